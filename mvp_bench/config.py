@@ -1,0 +1,348 @@
+"""Every number a user can change: one frozen dataclass per verb, and the profiles that fill them.
+
+A profile is a bundle of values. ``full`` is the paper's scale and needs a GPU; ``mini`` runs the whole benchmark on two
+CPU cores in minutes; ``smoke`` is for tests and measures nothing. Field docstrings are the command line's help texts.
+Method-specific fields live in the method's own file (``pretraining/methods``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Profile = Literal["auto", "full", "mini", "smoke"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+StemRule = Literal["reinit", "repeat", "by_modality"]
+Datasets = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-d"], metavar="ID|NAME")]
+
+
+@dataclass(frozen=True)
+class CommonConfig:
+    """Options that mean the same in every verb."""
+
+    root: Path = Path(".")
+    """Workspace folder: datasets/, plans/ and results/ are made in it."""
+    profile: Profile = "auto"
+    """Bundle of defaults: full (paper's scale, GPU), mini (minutes on two CPU cores), smoke (tests). auto: full where
+    a GPU is found, else mini."""
+    seed: int = 0
+    """Fixes splits, initial weights, case order, augmentation and the phantom."""
+    verbose: bool = False
+    """Show debug messages (the log file has them always)."""
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """Size of the synthetic cohort (anatomy and physics are in datasets/phantom)."""
+
+    spacing_mm: float = 1.0
+    """In-plane voxel edge of the phantom releases; slice thickness follows the real release in proportion."""
+    segmentation_patients: int = 60
+    """Patients per segmentation dataset."""
+    classification_patients: int = 120
+    """Patients per classification dataset."""
+    pretraining_patients: int = 60
+    """Patients per pre-training dataset."""
+
+
+@dataclass(frozen=True)
+class PlanningConfig:
+    """How a dataset is turned into a plan."""
+
+    encoder: str = "resenc-l"
+    """Encoder preset; fixes the topology for pre-training and every task."""
+    spacing: tuple[float, float, float] | None = None
+    """Target spacing in mm, array order (z, y, x: inferior-superior, posterior-anterior, left-right); default: from
+    the fingerprint."""
+    memory_gb: float = 8.0
+    """Memory that patch and batch size are planned for (nnU-Net's rule, calibrated on GPU training)."""
+    max_patch_edge: int = 192
+    """No patch axis is longer than this many voxels."""
+    foreground_samples: int = 100_000_000
+    """Voxels in all from which the fingerprint's intensity statistics are taken."""
+    workers: int = 4
+    """Processes that read and preprocess cases."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The one training loop shared by all methods."""
+
+    method: str = "brainmvp"
+    """Registered pre-training method (see --list)."""
+    preset: str | None = None
+    """Named set of the method's fields (for brainmvp: mini, paper, official); default: the method's own defaults."""
+    steps: int = 250_000
+    """Optimiser steps."""
+    batch_size: int = 4
+    """Cases per step."""
+    patch_size: tuple[int, int, int] | None = (96, 96, 96)
+    """Patch in voxels (z, y, x), multiples of the encoder's stride; None: the plan's."""
+    spacing: float | None = None
+    """Isotropic spacing in mm at which all pre-training data are sampled; default: median of the datasets' plans."""
+    learning_rate: float = 3e-4
+    """AdamW's peak rate; cosine to zero."""
+    weight_decay: float = 1e-5
+    """AdamW's decoupled decay."""
+    warmup_fraction: float = 0.02
+    """Part of the steps with a linearly rising rate."""
+    gradient_clip: float = 12.0
+    """Largest norm of the whole gradient."""
+    checkpoint_every: int = 1000
+    """Steps between resumable checkpoints; also the length of an epoch, at whose start the random state is derived."""
+    log_every: int = 50
+    """Steps between log lines."""
+    workers: int = 4
+    """Processes that read patches; 0 reads in the training process."""
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """Fine-tuning for segmentation: nnU-Net's trainer and rules, with these values."""
+
+    epochs: int = 300
+    """Epochs."""
+    iterations_per_epoch: int = 250
+    """Training steps per epoch."""
+    validation_iterations: int = 50
+    """Validation patches per epoch (for the curve; no choice depends on them)."""
+    learning_rate: float = 1e-2
+    """Peak rate of SGD with Nesterov momentum; polynomial decay (0.9)."""
+    warmup_epochs: int = 0
+    """Epochs with a linearly rising rate."""
+    weight_decay: float = 3e-5
+    """L2 penalty."""
+    momentum: float = 0.99
+    """Nesterov momentum."""
+    gradient_clip: float = 12.0
+    """Largest norm of the whole gradient."""
+    oversample_foreground: float = 0.33
+    """Part of each batch that is centred on a labelled voxel."""
+    deep_supervision: bool = True
+    """Losses on the decoder's coarser outputs too."""
+    augment: bool = True
+    """nnU-Net's augmentation."""
+    mirror: bool = True
+    """Mirror in augmentation and in inference (test-time augmentation)."""
+    tile_step: float = 0.5
+    """Step of the sliding window as part of the patch."""
+    checkpoint_every: int = 10
+    """Epochs between resumable checkpoints."""
+    workers: int = 6
+    """Augmentation processes; 0 augments in the training process."""
+    keep_predictions: bool = False
+    """Keep the predicted masks of the test cases (NIfTI) in the cell's folder."""
+
+
+@dataclass(frozen=True)
+class ClassificationConfig:
+    """Fine-tuning for classification: encoder, global average pooling, linear head, cross-entropy."""
+
+    epochs: int = 200
+    """Passes over the training cases."""
+    batch_size: int = 4
+    """Cases per step."""
+    input_size: tuple[int, int, int] | None = None
+    """Voxels (z, y, x) that a case is centre-cropped or padded to; None: planned from the fingerprint so that the
+    whole brain fits."""
+    spacing: float = 1.0
+    """Isotropic spacing in mm."""
+    learning_rate: float = 3e-4
+    """AdamW's peak rate of the head; cosine to zero."""
+    encoder_rate: float = 1.0
+    """The encoder's rate as a multiple of the head's."""
+    weight_decay: float = 1e-2
+    """AdamW's decoupled decay."""
+    warmup_fraction: float = 0.05
+    """Part of the steps with a linearly rising rate."""
+    gradient_clip: float = 1.0
+    """Largest norm of the whole gradient."""
+    dropout: float = 0.2
+    """Before the head."""
+    augment: bool = True
+    """Left-right flips, small shifts, intensity scaling and shift."""
+    checkpoint_every: int = 10
+    """Epochs between resumable checkpoints."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how arithmetic is done; never changes which experiment is run."""
+
+    device: str = "auto"
+    """auto (cuda where available, else cpu), cpu, cuda or cuda:N."""
+    precision: Precision = "auto"
+    """Autocast type; auto: fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
+    threads: int = 1
+    """CPU threads of each training process (results are exactly repeatable for one value of it)."""
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """Error bars of the leaderboards."""
+
+    bootstrap_samples: int = 2000
+    """Resamplings of the test cases for the 95 % intervals."""
+    confidence: float = 0.95
+    """Level of the intervals."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- verbs
+
+
+@dataclass(frozen=True)
+class PrepareConfig(CommonConfig):
+    """Turn a public release as downloaded, or a phantom, into checked cases and splits."""
+
+    datasets: Datasets = ()
+    """Datasets by id or name."""
+    all: bool = False
+    """Every dataset (with --phantom), or every one whose release is in the workspace."""
+    list: bool = False
+    """List the datasets: kind, modalities, licence, where to get them, prepared or not."""
+    source: Path | None = None
+    """Folder of the unpacked release."""
+    phantom: bool = False
+    """Make a synthetic release and prepare it."""
+    workers: int = 2
+    """Processes that make and read files."""
+    phantom_config: PhantomConfig = field(default_factory=PhantomConfig)
+
+
+@dataclass(frozen=True)
+class PlanConfig(CommonConfig):
+    """Fingerprint, plan and preprocess prepared datasets."""
+
+    datasets: Datasets = ()
+    """Datasets by id or name."""
+    all: bool = False
+    """Every prepared dataset."""
+    planning: Annotated[PlanningConfig, tyro.conf.arg(name="")] = field(default_factory=PlanningConfig)
+
+
+@dataclass(frozen=True)
+class PretrainVerbConfig(CommonConfig):
+    """Pre-train an encoder on every prepared pre-training dataset, or those named with -d."""
+
+    datasets: Datasets = ("520",)
+    """Datasets by id or name; 520 stands for whatever of 521-525 is prepared."""
+    phantom: bool = False
+    """Use (and make, where missing) phantom data only."""
+    list: bool = False
+    """List the methods."""
+    pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig(CommonConfig):
+    """Methods x tasks x seeds -> leaderboards. What is missing on the way is made first."""
+
+    all: bool = False
+    """Every segmentation and classification task of the catalogue (those prepared; with --phantom all ten)."""
+    methods: tuple[str, ...] = ("scratch", "mae", "brainmvp")
+    """Pre-training methods to compare; scratch is none. Commas or blanks between them."""
+    tasks: tuple[str, ...] = ()
+    """Tasks by id or name; default with --all: every one."""
+    seeds: tuple[int, ...] = ()
+    """Fine-tuning seeds; default: --seed alone (mini, smoke) or three from it on (full)."""
+    folds: tuple[int, ...] = (0,)
+    """Folds of the tasks' splits (official and ratio splits have fold 0 only)."""
+    pretrain_datasets: tuple[str, ...] = ("520",)
+    """Datasets to pre-train on; test patients of the task at hand are always left out."""
+    phantom: bool = False
+    """Use phantom data only, made where missing."""
+    jobs: int = 2
+    """Cells trained at the same time."""
+    stem: StemRule = "reinit"
+    """How pre-trained weights reach a first convolution with another number of modalities."""
+    phantom_config: PhantomConfig = field(default_factory=PhantomConfig)
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    classification: ClassificationConfig = field(default_factory=ClassificationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+
+
+# -------------------------------------------------------------------------------------------------------------- profiles
+
+
+@dataclass(frozen=True)
+class ProfileValues:
+    """What a profile sets."""
+
+    phantom: PhantomConfig
+    planning: PlanningConfig
+    pretrain: PretrainConfig
+    segmentation: SegmentationConfig
+    classification: ClassificationConfig
+    runtime: RuntimeConfig
+    statistics: StatisticsConfig
+    seeds: int
+
+
+FULL = ProfileValues(
+    PhantomConfig(),
+    PlanningConfig(),
+    PretrainConfig(),
+    SegmentationConfig(),
+    ClassificationConfig(),
+    RuntimeConfig(threads=4),
+    StatisticsConfig(),
+    seeds=3,
+)
+MINI = ProfileValues(
+    PhantomConfig(spacing_mm=2.5, segmentation_patients=20, classification_patients=60, pretraining_patients=10),
+    PlanningConfig(encoder="resenc-mini", memory_gb=0.25, max_patch_edge=48, foreground_samples=1_000_000, workers=2),
+    PretrainConfig(
+        steps=400,
+        batch_size=4,
+        patch_size=(32, 40, 32),
+        learning_rate=1e-3,
+        warmup_fraction=0.05,
+        checkpoint_every=50,
+        log_every=25,
+        workers=0,
+    ),
+    SegmentationConfig(
+        epochs=10,
+        iterations_per_epoch=20,
+        validation_iterations=1,
+        learning_rate=1e-2,
+        momentum=0.9,
+        mirror=False,
+        checkpoint_every=5,
+        workers=0,
+    ),
+    ClassificationConfig(epochs=20, batch_size=4, spacing=4.0, learning_rate=1e-3),
+    RuntimeConfig(threads=1),
+    StatisticsConfig(),
+    seeds=1,
+)
+SMOKE = ProfileValues(
+    PhantomConfig(spacing_mm=5.0, segmentation_patients=5, classification_patients=10, pretraining_patients=3),
+    replace(MINI.planning, encoder="resenc-smoke", memory_gb=0.02, max_patch_edge=32, foreground_samples=10_000),
+    replace(MINI.pretrain, steps=4, batch_size=2, patch_size=(16, 16, 16), checkpoint_every=2, log_every=1),
+    replace(MINI.segmentation, epochs=2, iterations_per_epoch=2, checkpoint_every=1),
+    replace(MINI.classification, epochs=2, spacing=8.0, checkpoint_every=1),
+    RuntimeConfig(threads=1),
+    StatisticsConfig(bootstrap_samples=100),
+    seeds=1,
+)
+PROFILES = {"full": FULL, "mini": MINI, "smoke": SMOKE}
+
+
+def resolve_profile(profile: Profile) -> Literal["full", "mini", "smoke"]:
+    """``auto`` becomes ``full`` where a CUDA driver finds a device, else ``mini`` (without importing torch)."""
+    if profile != "auto":
+        return profile
+    try:
+        return "full" if ctypes.CDLL("libcuda.so.1").cuInit(0) == 0 else "mini"
+    except OSError:
+        return "mini"

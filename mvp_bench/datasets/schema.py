@@ -1,0 +1,199 @@
+"""The two contracts of this room, checked by pydantic: a dataset's *card* and the ``mvp_bench`` block of dataset.json.
+
+A card holds what is fixed about a dataset (ships with the package, or lies in a workspace's ``datasets/``). The block
+holds what was found in one copy of it: which cases, whose, which file is which modality, what was left out and why.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Kind = Literal["pretraining", "segmentation", "classification"]
+Modality = Literal["t1", "t1c", "t2", "flair", "dwi", "adc", "pd", "mra", "t1ir"]
+MODALITIES: tuple[str, ...] = ("t1", "t1c", "t2", "flair", "dwi", "adc", "pd", "mra", "t1ir")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class SplitRule(_Strict):
+    """How cases are divided. Patients are never divided."""
+
+    scheme: Literal["ratio", "official", "leave_one_out", "k_fold"] = "ratio"
+    ratio: tuple[float, float, float] = (6, 1, 3)
+    """train : validation : test, for ``ratio``."""
+    stratify: Literal["class", "lesion_volume", "none"] = "none"
+    k: int = Field(default=5, ge=2)
+    """Number of folds, for ``k_fold``."""
+    official: dict[Literal["train", "val", "test"], list[str]] | None = None
+    """Patient ids per part, for ``official``."""
+
+
+class Paper(_Strict):
+    """What BrainMVP's authors used of the dataset."""
+
+    cases: int | None = None
+    note: str = ""
+
+
+class Card(_Strict):
+    """Fixed facts of one dataset. ``regions`` are listed from outermost to innermost, as nnU-Net wants them."""
+
+    id: int = Field(ge=1, le=999)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+    title: str
+    kind: Kind
+    modalities: list[Modality] = Field(min_length=1)
+    labels: dict[str, int] = {}
+    """Label name -> voxel value after conversion; ``background`` is 0. Empty where there are no masks."""
+    regions: dict[str, list[int]] = {}
+    """Evaluated region -> label values that form it (segmentation)."""
+    classes: list[str] = []
+    """Class names; their order gives the class index (classification)."""
+    patient_rule: str
+    """In words: how the patient is read from the file names."""
+    split: SplitRule = SplitRule()
+    licence: str
+    access: str
+    """Login, registration or agreement that is needed."""
+    url: str
+    """Where to get it."""
+    folder: str = ""
+    """The folder to point ``--source`` at."""
+    citation: str
+    converter: str
+    converter_options: dict[str, Any] = {}
+    metrics: list[str] = []
+    """The first one ranks."""
+    expected_cases: int | None = None
+    traps: list[str] = []
+    paper: Paper = Paper()
+    members: list[int] = []
+    """Ids of the datasets a collection stands for."""
+
+    @property
+    def dataset_name(self) -> str:
+        """nnU-Net's name: DatasetNNN_Name."""
+        return f"Dataset{self.id:03d}_{self.name}"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Card:
+        values = set(self.labels.values())
+        if self.labels and self.labels.get("background") != 0:
+            raise ValueError("labels: 'background' must be 0")
+        for region, members in self.regions.items():
+            if missing := set(members) - values:
+                raise ValueError(f"regions.{region}: values {sorted(missing)} are not in labels")
+        if self.kind == "segmentation" and not self.regions:
+            raise ValueError("regions: a segmentation dataset needs at least one")
+        if self.kind == "classification" and len(self.classes) < 2:
+            raise ValueError("classes: a classification dataset needs at least two")
+        if self.split.scheme == "official" and not self.split.official:
+            raise ValueError("split.official: the official scheme needs its lists")
+        return self
+
+
+class Case(_Strict):
+    """One visit of one patient, on one grid. Paths are relative to the dataset's folder, or absolute."""
+
+    patient: str = Field(min_length=1)
+    session: str | None = None
+    site: str | None = None
+    images: dict[Modality, str | None]
+    """Modality -> file; null where the case lacks it."""
+    label: str | None = None
+    """Mask file."""
+    class_name: str | None = Field(default=None, alias="class")
+
+    @field_validator("images")
+    @classmethod
+    def _some_image(cls, images: dict[str, str | None]) -> dict[str, str | None]:
+        if not any(images.values()):
+            raise ValueError("a case needs at least one image")
+        return images
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that are present, in the dataset's order."""
+        return [m for m, path in self.images.items() if path]
+
+
+class Exclusion(_Strict):
+    """A case, patient or file that was left out."""
+
+    what: str
+    reason: str
+
+
+class Repair(_Strict):
+    """A documented mend that the converter applied."""
+
+    what: str
+    repair: str
+
+
+class DatasetBlock(_Strict):
+    """The ``mvp_bench`` block of a prepared dataset's dataset.json."""
+
+    card_id: int
+    card_name: str
+    kind: Kind
+    source: Literal["real", "phantom"]
+    release: str
+    """Folder the cases were read from."""
+    modalities: list[Modality]
+    regions: dict[str, list[int]] = {}
+    classes: list[str] = []
+    cases: dict[str, Case]
+    excluded: list[Exclusion] = []
+    repairs: list[Repair] = []
+    data_hash: str
+    """SHA-256 over the names, sizes and contents' hashes of all files used: changes if any voxel does."""
+    code_version: str
+    provenance: dict[str, Any] = {}
+    """Configuration of the phantom, or of the converter."""
+
+
+class Fold(_Strict):
+    """Case ids of one division; disjoint, by patient."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+
+
+class Splits(_Strict):
+    """splits.json."""
+
+    scheme: str
+    seed: int
+    stratify: str
+    patients: dict[str, str]
+    """Case -> patient, so that the file can be checked by itself."""
+    folds: list[Fold]
+
+    @model_validator(mode="after")
+    def _patients_are_whole(self) -> Splits:
+        for index, fold in enumerate(self.folds):
+            part_of: dict[str, str] = {}
+            for part in ("train", "val", "test"):
+                for case in getattr(fold, part):
+                    if case not in self.patients:
+                        raise ValueError(f"fold {index}: case {case} has no patient")
+                    patient = self.patients[case]
+                    if part_of.setdefault(patient, part) != part:
+                        raise ValueError(f"fold {index}: patient {patient} is in {part_of[patient]} and in {part}")
+        return self
+
+
+DATASET_NAME = re.compile(r"^Dataset(\d{3})_(.+)$")
+
+
+def resolve_path(folder: Path, path: str) -> Path:
+    """A path of a :class:`Case` as an absolute one."""
+    return Path(path) if Path(path).is_absolute() else folder / path
