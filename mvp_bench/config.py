@@ -17,14 +17,31 @@ import tyro
 Profile = Literal["auto", "full", "mini", "smoke"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 StemRule = Literal["reinit", "repeat", "by_modality"]
-Datasets = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-d"], metavar="ID|NAME")]
+Datasets = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-d"], metavar="ID|NAME ...")]
+Names = tuple[str, ...]  # entries may hold several names with commas between them
+
+
+def _integers(texts: list[str]) -> tuple[int, ...]:
+    return tuple(int(part) for text in texts for part in text.split(",") if part)
+
+
+Integers = Annotated[
+    tuple[int, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="INT ...",
+        instance_from_str=_integers,
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(v, int) for v in value),
+        str_from_instance=lambda value: [str(v) for v in value],
+    ),
+]
 
 
 @dataclass(frozen=True)
 class CommonConfig:
     """Options that mean the same in every verb."""
 
-    root: Path = Path(".")
+    root: Path = Path()
     """Workspace folder: datasets/, plans/ and results/ are made in it."""
     profile: Profile = "auto"
     """Bundle of defaults: full (paper's scale, GPU), mini (minutes on two CPU cores), smoke (tests). auto: full where
@@ -146,11 +163,6 @@ class ClassificationConfig:
     """Passes over the training cases."""
     batch_size: int = 4
     """Cases per step."""
-    input_size: tuple[int, int, int] | None = None
-    """Voxels (z, y, x) that a case is centre-cropped or padded to; None: planned from the fingerprint so that the
-    whole brain fits."""
-    spacing: float = 1.0
-    """Isotropic spacing in mm."""
     learning_rate: float = 3e-4
     """AdamW's peak rate of the head; cosine to zero."""
     encoder_rate: float = 1.0
@@ -164,7 +176,11 @@ class ClassificationConfig:
     dropout: float = 0.2
     """Before the head."""
     augment: bool = True
-    """Left-right flips, small shifts, intensity scaling and shift."""
+    """Left-right flips, small shifts, intensity scaling and offset."""
+    shift_voxels: int = 4
+    """Largest shift along each axis in voxels."""
+    intensity_jitter: float = 0.1
+    """Largest relative gain and absolute offset (in z-score units) of a modality."""
     checkpoint_every: int = 10
     """Epochs between resumable checkpoints."""
 
@@ -189,9 +205,13 @@ class StatisticsConfig:
     """Resamplings of the test cases for the 95 % intervals."""
     confidence: float = 0.95
     """Level of the intervals."""
+    winner_seeds: int = 3
+    """A method is called better or worse than scratch only if both were run with at least this many seeds, or ..."""
+    winner_folds: int = 2
+    """... on at least this many folds."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- verbs
+# --------------------------------------------------------------------------------------------------------------- verbs
 
 
 @dataclass(frozen=True)
@@ -245,15 +265,15 @@ class BenchmarkConfig(CommonConfig):
 
     all: bool = False
     """Every segmentation and classification task of the catalogue (those prepared; with --phantom all ten)."""
-    methods: tuple[str, ...] = ("scratch", "mae", "brainmvp")
+    methods: Names = ("scratch", "mae", "brainmvp")
     """Pre-training methods to compare; scratch is none. Commas or blanks between them."""
-    tasks: tuple[str, ...] = ()
+    tasks: Names = ()
     """Tasks by id or name; default with --all: every one."""
-    seeds: tuple[int, ...] = ()
+    seeds: Integers = ()
     """Fine-tuning seeds; default: --seed alone (mini, smoke) or three from it on (full)."""
-    folds: tuple[int, ...] = (0,)
+    folds: Integers = (0,)
     """Folds of the tasks' splits (official and ratio splits have fold 0 only)."""
-    pretrain_datasets: tuple[str, ...] = ("520",)
+    pretrain_datasets: Names = ("520",)
     """Datasets to pre-train on; test patients of the task at hand are always left out."""
     phantom: bool = False
     """Use phantom data only, made where missing."""
@@ -270,7 +290,7 @@ class BenchmarkConfig(CommonConfig):
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
 
 
-# -------------------------------------------------------------------------------------------------------------- profiles
+# ------------------------------------------------------------------------------------------------------------ profiles
 
 
 @dataclass(frozen=True)
@@ -320,7 +340,7 @@ MINI = ProfileValues(
         checkpoint_every=5,
         workers=0,
     ),
-    ClassificationConfig(epochs=20, batch_size=4, spacing=4.0, learning_rate=1e-3),
+    ClassificationConfig(epochs=20, batch_size=4, learning_rate=1e-3, shift_voxels=2),
     RuntimeConfig(threads=1),
     StatisticsConfig(),
     seeds=1,
@@ -330,7 +350,7 @@ SMOKE = ProfileValues(
     replace(MINI.planning, encoder="resenc-smoke", memory_gb=0.02, max_patch_edge=32, foreground_samples=10_000),
     replace(MINI.pretrain, steps=4, batch_size=2, patch_size=(16, 16, 16), checkpoint_every=2, log_every=1),
     replace(MINI.segmentation, epochs=2, iterations_per_epoch=2, checkpoint_every=1),
-    replace(MINI.classification, epochs=2, spacing=8.0, checkpoint_every=1),
+    replace(MINI.classification, epochs=2, checkpoint_every=1),
     RuntimeConfig(threads=1),
     StatisticsConfig(bootstrap_samples=100),
     seeds=1,

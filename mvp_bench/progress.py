@@ -16,7 +16,7 @@ log = logging.getLogger("mvp_bench")
 
 
 def start_logging(logs: Path, verb: str, verbose: bool) -> None:
-    """Send records to the terminal (warnings and above, or all with ``verbose``) and all of them to ``logs/verb.log``."""
+    """Send records to the terminal (info and above, or all with ``verbose``) and all of them to ``logs/<verb>.log``."""
     log.setLevel(logging.DEBUG)
     for handler in list(log.handlers):
         log.removeHandler(handler)

@@ -88,6 +88,11 @@ class Workspace:
         return self
 
 
+def point_nnunet_results(folder: Path) -> None:
+    """Make nnU-Net write what this process trains into ``folder``."""
+    os.environ["nnUNet_results"] = str(folder.resolve())
+
+
 def lock(path: Path) -> FileLock:
     """An inter-process lock beside ``path``; freed by the system when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,161 @@
+"""Running one cell, in whichever process: train, test, write; resumable, and finished exactly once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import shutil
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mvp_bench.benchmark.metrics import aggregate, classification_rows, segmentation_rows, write_per_case
+from mvp_bench.errors import InputError
+from mvp_bench.finetuning.job import FineTuneJob, Outcome
+from mvp_bench.workspace import Workspace, code_version, lock, read_json, write_json
+
+LIBRARIES = ("torch", "nnunetv2", "batchgenerators", "batchgeneratorsv2", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell as it travels to a worker process."""
+
+    root: Path
+    tune: FineTuneJob
+    record: dict[str, Any]
+    patients: dict[str, str]
+    """Test case -> patient."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """How a cell ended; ``error`` is empty for a finished one."""
+
+    folder: Path
+    error: str = ""
+    new: bool = True
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a cell's results are there: metrics.json is written last."""
+    return (folder / "metrics.json").is_file()
+
+
+def run_cell(job: CellJob) -> CellResult:
+    """Run a cell unless it is finished. A failure is written to ``failure.json`` and returned, never raised."""
+    folder = job.tune.folder
+    Workspace(job.root).open()
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / "cell"):
+        if is_finished(folder):
+            return CellResult(folder, new=False)
+        (folder / "failure.json").unlink(missing_ok=True)
+        write_json(folder / "cell.json", {**job.record, "config": _config(job)})
+        try:
+            _run(job)
+        except Exception as error:  # one failed cell must not end the others; it is reported with its traceback
+            message = str(error) or type(error).__name__
+            write_json(
+                folder / "failure.json",
+                {"error": message, "type": type(error).__name__, "traceback": traceback.format_exc()},
+            )
+            return CellResult(folder, error=message)
+    return CellResult(folder)
+
+
+def _run(job: CellJob) -> None:
+    folder = job.tune.folder
+    _reset_peak_memory()
+    started = time.monotonic()
+    outcome = _fine_tune(job)
+    cost = {
+        "wall_time_s": round(time.monotonic() - started, 2),
+        "peak_memory_mb": _peak_memory_mb(),
+        "parameters": outcome.parameters,
+        "voxels_seen": outcome.voxels_seen,
+        **_pretraining_cost(job.tune.pretrained),
+    }
+    write_per_case(folder / "per_case.csv", outcome.table)
+    content = {**job.record, "config": _config(job), "load_report": outcome.load_report, "versions": versions()}
+    write_json(folder / "cell.json", {**content, "cost": cost})
+    for leftover in folder.glob("checkpoint_last.pt"):
+        leftover.unlink()
+    shutil.rmtree(folder / "nnunet", ignore_errors=True)
+    write_json(folder / "metrics.json", aggregate(outcome.table, job.record["kind"]))
+
+
+def _fine_tune(job: CellJob) -> Outcome:
+    key = job.record["hashes"]["cell"]
+    if job.record["kind"] == "segmentation":
+        from mvp_bench.finetuning.segmentation import fine_tune_segmentation
+
+        return fine_tune_segmentation(job.tune, key, partial(_score_masks, job))
+    from mvp_bench.finetuning.classification import fine_tune_classification
+
+    return fine_tune_classification(job.tune, key, classification_rows)
+
+
+def _score_masks(job: CellJob, case: str, reference: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
+    return segmentation_rows(case, job.patients[case], reference, predicted, job.tune.regions)
+
+
+def _config(job: CellJob) -> dict[str, Any]:
+    return {
+        "tuning": asdict(job.tune.config),
+        "runtime": asdict(job.tune.runtime),
+        "stem": job.tune.stem,
+        "pretrained": job.tune.pretrained.name if job.tune.pretrained else None,
+    }
+
+
+def _pretraining_cost(run: Path | None) -> dict[str, Any]:
+    if run is None:
+        return {"pretraining_wall_time_s": 0.0, "pretraining_voxels_seen": 0}
+    cost = read_json(run / "encoder.json")["cost"]
+    return {
+        "pretraining_wall_time_s": cost["wall_time_s"],
+        "pretraining_voxels_seen": cost["voxels_seen"],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that took part in the arithmetic."""
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"mvp_bench": code_version(), "python": platform.python_version(), **found}
+
+
+def _reset_peak_memory() -> None:
+    """Start this process' high-water mark anew, so that each cell of a worker has its own (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # elsewhere the mark is that of the whole process
+
+
+def _peak_memory_mb() -> float:
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 2**10, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+
+
+def pretraining_failed(job: CellJob, reason: str) -> CellResult:
+    """Report a cell whose pre-training did not come about."""
+    folder = job.tune.folder
+    write_json(folder / "cell.json", {**job.record, "config": _config(job)})
+    write_json(folder / "failure.json", {"error": reason, "type": InputError.__name__, "traceback": ""})
+    return CellResult(folder, error=reason)

@@ -1,0 +1,148 @@
+"""The grid of cells: tasks x methods x seeds x folds, each with the hash of everything its result depends on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mvp_bench.config import BenchmarkConfig, ClassificationConfig, SegmentationConfig
+from mvp_bench.datasets.schema import Card, Fold
+from mvp_bench.errors import InputError
+from mvp_bench.planning.plan import Planned
+from mvp_bench.registry import METHODS, unknown_name
+from mvp_bench.workspace import Workspace, hash_of
+
+SCRATCH = "scratch"  # the method that is none: the encoder's fresh weights
+
+
+@dataclass(frozen=True)
+class Task:
+    """A planned downstream dataset with one fold of its split."""
+
+    planned: Planned
+    fold_index: int
+    fold: Fold
+    splits_hash: str
+
+    @property
+    def card(self) -> Card:
+        return self.planned.card
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and test. ``pretrained`` is the folder of the method's pre-training run (None for scratch)."""
+
+    task: Task
+    method: str
+    encoder: str
+    seed: int
+    profile: str
+    config: BenchmarkConfig
+    pretrained: Path | None
+    pretraining_hash: str | None
+    """Of everything that pre-training depends on; stands in for the weights before they exist."""
+
+    @cached_property
+    def tuning(self) -> SegmentationConfig | ClassificationConfig:
+        """The fine-tuning configuration that applies."""
+        return self.config.segmentation if self.task.card.kind == "segmentation" else self.config.classification
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Of the settings that every method, seed and fold of one comparison shares."""
+        tuning = {k: v for k, v in asdict(self.tuning).items() if k not in ("checkpoint_every", "keep_predictions")}
+        return hash_of([tuning, asdict(self.config.runtime), self.config.stem, self.profile])
+
+    @cached_property
+    def hash(self) -> str:
+        """Of everything the cell's result depends on."""
+        return hash_of(
+            [
+                self.config_hash,
+                self.task.planned.store.hash,
+                self.task.planned.hash,
+                self.task.splits_hash,
+                self.task.fold_index,
+                self.method,
+                self.encoder,
+                self.seed,
+                self.pretraining_hash,
+            ]
+        )
+
+    @property
+    def name(self) -> str:
+        """Id of the cell, unique within its task and method."""
+        return f"{self.encoder}-{self.config.stem}-fold{self.task.fold_index}-seed{self.seed}-{self.hash[:10]}"
+
+    def folder(self, workspace: Workspace) -> Path:
+        """results/cells/<task>/<method>/<cell id>."""
+        return workspace.cells / self.task.card.dataset_name / self.method / self.name
+
+    def record(self) -> dict[str, Any]:
+        """The part of cell.json that is known before the cell runs."""
+        block, fold = self.task.planned.block, self.task.fold
+        return {
+            "task": self.task.card.dataset_name,
+            "kind": self.task.card.kind,
+            "method": self.method,
+            "encoder": self.encoder,
+            "mode": "full",
+            "label_fraction": 1.0,
+            "stem": self.config.stem,
+            "seed": self.seed,
+            "fold": self.task.fold_index,
+            "profile": self.profile,
+            "source": block.source,
+            "classes": block.classes,
+            "regions": list(block.regions),
+            "metrics": self.task.card.metrics,
+            "n_train": len(fold.train),
+            "n_val": len(fold.val),
+            "n_test": len(fold.test),
+            "hashes": {
+                "data": block.data_hash,
+                "splits": self.task.splits_hash,
+                "plan": self.task.planned.hash,
+                "config": self.config_hash,
+                "encoder": self.pretraining_hash,
+                "cell": self.hash,
+            },
+        }
+
+
+def check_methods(names: tuple[str, ...]) -> list[str]:
+    """Methods without duplicates; ``all`` stands for scratch and every registered one.
+
+    Raises:
+        InputError: for an unknown method, with the nearest names.
+    """
+    known = [SCRATCH, *METHODS]
+    wanted = [part for name in names for part in re.split(r"[,\s]+", name) if part]
+    if "all" in wanted:
+        return known
+    for name in wanted:
+        if name not in known:
+            raise unknown_name("method", name, known)
+    return list(dict.fromkeys(wanted))
+
+
+def check_folds(card: Card, folds: tuple[int, ...], available: int) -> tuple[int, ...]:
+    """The folds to run of a task.
+
+    Raises:
+        InputError: if a split has no such fold.
+    """
+    for fold in folds:
+        if not 0 <= fold < available:
+            raise InputError(
+                "--folds",
+                found=fold,
+                expected=f"0 to {available - 1} for {card.dataset_name} (split scheme {card.split.scheme})",
+                fix="Use the leave_one_out or k_fold scheme on the dataset's card for more folds.",
+            )
+    return folds

@@ -1,0 +1,226 @@
+"""``mvp_benchmark``: make what is missing, then run every cell of the grid on the worker processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mvp_bench.benchmark.execution import CellJob, CellResult, is_finished, pretraining_failed, run_cell
+from mvp_bench.benchmark.grid import SCRATCH, Cell, Task, check_folds, check_methods
+from mvp_bench.config import BenchmarkConfig
+from mvp_bench.datasets.catalog import expand, load_cards
+from mvp_bench.datasets.prepare import prepare_dataset
+from mvp_bench.datasets.prepared import is_prepared, load_splits, splits_hash
+from mvp_bench.datasets.schema import Card
+from mvp_bench.errors import InputError
+from mvp_bench.finetuning.job import FineTuneJob
+from mvp_bench.parallel import worker_died, worker_pool
+from mvp_bench.planning.plan import Planned, case_files, plan_dataset, print_plans
+from mvp_bench.pretraining.collect import PretrainJob, collect_sources, make_job, refuse_mixture, run_job
+from mvp_bench.progress import console, log, progress
+from mvp_bench.registry import ENCODERS
+from mvp_bench.workspace import Workspace
+
+
+@dataclass
+class BenchmarkRun:
+    """What a run of the grid did."""
+
+    finished: int = 0
+    reused: int = 0
+    failed: list[CellResult] = field(default_factory=list)
+
+
+def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, seeds: Sequence[int]) -> BenchmarkRun:
+    """Prepare (phantom only), plan, pre-train and run all cells; finished ones are kept.
+
+    Raises:
+        InputError: for whatever the user can mend before anything runs. Failures inside a cell are returned.
+    """
+    methods = check_methods(config.methods)
+    spec = ENCODERS[config.planning.encoder]
+    cards = load_cards(workspace.root)
+    task_cards = select_tasks(workspace, cards, config)
+    pretrained_methods = [m for m in methods if m != SCRATCH]
+    pretraining_cards = (
+        [c for c in expand(cards, config.pretrain_datasets) if config.phantom or is_prepared(workspace, c)]
+        if pretrained_methods
+        else []
+    )
+    everything = list({c.id: c for c in [*task_cards, *pretraining_cards]}.values())
+    if config.phantom:
+        for card in everything:
+            prepare_dataset(
+                workspace, card, source=None, phantom=config.phantom_config, seed=config.seed, workers=config.jobs
+            )
+    with worker_pool(config.jobs) as pool:
+        planned = {c.id: plan_dataset(workspace, c, spec, config.planning, pool) for c in everything}
+        refuse_mixture([(p.card, p.block.source) for p in planned.values()])
+        print_plans(list(planned.values()))
+        tasks = [task for card in task_cards for task in make_tasks(workspace, planned[card.id], config.folds)]
+        sources = [planned[c.id] for c in pretraining_cards]
+        cells: list[tuple[Cell, PretrainJob | None]] = []
+        for task in tasks:
+            for method in methods:
+                job = None
+                if method != SCRATCH:
+                    job = _pretraining(workspace, config, profile, method, task, sources, pool)
+                for seed in seeds:
+                    cells.append((_cell(task, method, config, profile, seed, job), job))
+        return _run_grid(workspace, cells, pool)
+
+
+def select_tasks(workspace: Workspace, cards: dict[int, Card], config: BenchmarkConfig) -> list[Card]:
+    """The downstream datasets to run.
+
+    Raises:
+        InputError: if none is named or prepared, or a named one is no task.
+    """
+    if config.tasks:
+        chosen = expand(cards, config.tasks)
+    elif config.all:
+        known = [c for c in cards.values() if c.kind != "pretraining"]
+        shipped = {c.id for c in load_cards(None).values()}
+        chosen = [c for c in known if (c.id in shipped if config.phantom else is_prepared(workspace, c))]
+    else:
+        raise InputError("mvp_benchmark", found="no task", expected="--all or --tasks ID ...")
+    for card in chosen:
+        if card.kind == "pretraining":
+            raise InputError(
+                "--tasks",
+                found=f"{card.dataset_name}, a pre-training dataset",
+                expected="segmentation or classification datasets",
+                fix="Name it with --pretrain-datasets instead.",
+            )
+    if not chosen:
+        raise InputError(
+            f"{workspace.datasets}",
+            found="no prepared task",
+            expected="at least one",
+            fix="Prepare one with mvp_prepare -d ID --source FOLDER, or run mvp_benchmark --all --phantom.",
+        )
+    return chosen
+
+
+def make_tasks(workspace: Workspace, planned: Planned, folds: tuple[int, ...]) -> Iterator[Task]:
+    """The task with each fold asked for."""
+    splits = load_splits(workspace, planned.card)
+    for index in check_folds(planned.card, folds, len(splits.folds)):
+        yield Task(planned, index, splits.folds[index], splits_hash(splits))
+
+
+def _pretraining(
+    workspace: Workspace,
+    config: BenchmarkConfig,
+    profile: str,
+    method: str,
+    task: Task,
+    sources: list[Planned],
+    pool: Executor,
+) -> PretrainJob:
+    """The method's pre-training run for a task: the shared one, unless the task's own test patients are in the data."""
+    block = task.planned.block
+    unseen = frozenset(block.cases[case].patient for case in [*task.fold.test, *task.fold.val])
+    collected = collect_sources(workspace, sources, config.pretrain, pool, {task.card.id: unseen})
+    settings = replace(config.pretrain, method=method)
+    return make_job(workspace, collected, settings, config.planning.encoder, config.runtime, config.seed, profile)
+
+
+def _cell(task: Task, method: str, config: BenchmarkConfig, profile: str, seed: int, job: PretrainJob | None) -> Cell:
+    return Cell(
+        task=task,
+        method=method,
+        encoder=config.planning.encoder,
+        seed=seed,
+        profile=profile,
+        config=config,
+        pretrained=job.folder if job else None,
+        pretraining_hash=job.hash if job else None,
+    )
+
+
+def _cell_job(workspace: Workspace, cell: Cell) -> CellJob:
+    planned, fold = cell.task.planned, cell.task.fold
+    files = case_files(workspace, planned.card, planned.block)
+    tune = FineTuneJob(
+        task=planned.card.dataset_name,
+        plan_folder=planned.folder,
+        cases_folder=planned.cases,
+        labels={case: str(files[case].label) for case in fold.test if files[case].label},
+        regions=dict(planned.block.regions),
+        classes=list(planned.block.classes),
+        fold=fold,
+        encoder=cell.encoder,
+        pretrained=cell.pretrained,
+        stem=cell.config.stem,
+        seed=cell.seed,
+        config=cell.tuning,
+        runtime=cell.config.runtime,
+        folder=cell.folder(workspace),
+    )
+    patients = {case: planned.block.cases[case].patient for case in fold.test}
+    return CellJob(workspace.root, tune, cell.record(), patients)
+
+
+def _run_grid(workspace: Workspace, cells: list[tuple[Cell, PretrainJob | None]], pool: Executor) -> BenchmarkRun:
+    """Submit pre-training and scratch cells at once, and each method's cells when its weights are there."""
+    outcome = BenchmarkRun()
+    waiting: dict[Path, list[CellJob]] = {}
+    running: dict[Future, Path | None] = {}
+    open_cells = []
+    for cell, job in cells:
+        if is_finished(cell.folder(workspace)):
+            outcome.reused += 1
+        else:
+            open_cells.append((_cell_job(workspace, cell), job))
+    runs = {job.folder: job for _, job in open_cells if job}
+    with progress("benchmark", len(open_cells) + len(runs)) as advance:
+        for folder, job in runs.items():
+            waiting[folder] = [c for c, j in open_cells if j and j.folder == folder]
+            running[pool.submit(run_job, job)] = folder
+        for cell_job, job in open_cells:
+            if job is None:
+                running[pool.submit(run_cell, cell_job)] = None
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                folder_or_none = running.pop(future)
+                advance(1)
+                try:
+                    if folder_or_none is None:
+                        _note(outcome, future.result())
+                        continue
+                    future.result()
+                    for cell_job in waiting.pop(folder_or_none):
+                        running[pool.submit(run_cell, cell_job)] = None
+                except BrokenProcessPool as error:
+                    raise worker_died("benchmark") from error
+                except Exception as error:  # a failed pre-training fails its cells, not the others
+                    log.error("pre-training %s failed: %s", folder_or_none, error)
+                    for cell_job in waiting.pop(folder_or_none, []):  # type: ignore[arg-type]
+                        _note(outcome, pretraining_failed(cell_job, f"pre-training failed: {error}"))
+                        advance(1)
+    return outcome
+
+
+def _note(outcome: BenchmarkRun, result: CellResult) -> None:
+    if result.error:
+        outcome.failed.append(result)
+        log.error("cell %s failed: %s", result.folder, result.error)
+        return
+    outcome.finished += 1
+    log.debug("cell %s done", result.folder)
+
+
+def summary(outcome: BenchmarkRun, started: float) -> None:
+    """One line at the end, and one per failed cell."""
+    console.print(
+        f"{outcome.finished} cells run, {outcome.reused} kept, {len(outcome.failed)} failed, "
+        f"{time.monotonic() - started:.0f} s"
+    )
+    for result in outcome.failed:
+        console.print(f"[red]failed[/red] {result.folder}: {result.error}", highlight=False)

@@ -1,0 +1,62 @@
+"""What a fine-tuning run is given and what it gives back; plain data that travel between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mvp_bench.config import ClassificationConfig, RuntimeConfig, SegmentationConfig, StemRule
+from mvp_bench.datasets.schema import Fold
+
+INITIALISATION = 2**31 - 1  # stands for the epoch in the seed of the initial weights
+
+
+@dataclass(frozen=True)
+class FineTuneJob:
+    """One training and its test."""
+
+    task: str
+    """DatasetNNN_Name."""
+    plan_folder: Path
+    """plans/DatasetNNN_Name."""
+    cases_folder: Path
+    """Preprocessed cases."""
+    labels: dict[str, str]
+    """Case -> mask file of the source (segmentation)."""
+    regions: dict[str, list[int]]
+    classes: list[str]
+    fold: Fold
+    encoder: str
+    pretrained: Path | None
+    """Folder of a pre-training run; None trains from scratch."""
+    stem: StemRule
+    seed: int
+    config: SegmentationConfig | ClassificationConfig
+    runtime: RuntimeConfig
+    folder: Path
+    """Where checkpoints and logs go."""
+
+
+@dataclass
+class Outcome:
+    """What fine-tuning found."""
+
+    table: pd.DataFrame
+    """Content of per_case.csv: test cases only."""
+    parameters: int
+    """Of the whole network."""
+    voxels_seen: int
+    """Input voxels of all training patches, one modality counted once."""
+    load_report: dict[str, int] = field(default_factory=dict)
+    """Encoder tensors loaded, adapted and new."""
+
+
+def epoch_seeds(seed: int, epoch: int, count: int = 1) -> list[int]:
+    """Independent 32-bit seeds for the sources of randomness of one epoch.
+
+    They depend on (seed, epoch) alone, so that a run resumed at an epoch's start equals the uninterrupted one.
+    """
+    return [int(s) for s in np.random.SeedSequence([seed, epoch]).generate_state(count)]

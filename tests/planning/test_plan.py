@@ -1,0 +1,180 @@
+"""Planning: patches follow the fingerprint, plans are nnU-Net's, fingerprints agree with nnU-Net's extractor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mvp_bench.config import SMOKE
+from mvp_bench.errors import InputError
+from mvp_bench.parallel import Inline
+from mvp_bench.planning.plan import plan_dataset, preprocess_for_pretraining
+from mvp_bench.planning.store import CaseStore
+from mvp_bench.registry import ENCODERS
+from mvp_bench.workspace import Workspace, read_json
+from tests.toy import toy_card, toy_dataset
+
+PLANNING = replace(SMOKE.planning, workers=1)
+SPEC = ENCODERS["resenc-smoke"]
+
+
+def planned(workspace: Workspace, number: int = 901, config=PLANNING, kind: str = "segmentation", **options):
+    card = toy_card(kind, number)
+    toy_dataset(workspace, card, **options)
+    return plan_dataset(workspace, card, SPEC, config, Inline())
+
+
+def test_patch_follows_the_fingerprint(workspace: Workspace) -> None:
+    config = replace(PLANNING, memory_gb=0.05, max_patch_edge=64)
+    anisotropic = planned(workspace, 901, config, shape=(32, 36, 9), spacing=(1, 1, 4))
+    small = planned(workspace, 902, config, shape=(14, 15, 12))
+    large = planned(workspace, 903, config, shape=(56, 60, 52))
+    patches = [tuple(p.configuration["patch_size"]) for p in (anisotropic, small, large)]
+    assert len(set(patches)) == 3
+    for patch in patches:
+        assert all(edge % SPEC.stride == 0 for edge in patch)
+    assert patches[0][0] < patches[0][1], "few thick slices give a flat patch"
+    assert np.prod(patches[1]) < np.prod(patches[2])
+    assert all(edge <= 64 for edge in patches[2])
+
+
+def test_memory_budget_shrinks_the_patch(workspace: Workspace) -> None:
+    small = planned(workspace, 901, replace(PLANNING, memory_gb=0.01), shape=(48, 48, 48)).configuration
+    large = planned(workspace, 902, replace(PLANNING, memory_gb=0.08, max_patch_edge=48), shape=(48, 48, 48))
+    assert np.prod(small["patch_size"]) < np.prod(large.configuration["patch_size"])
+    assert small["batch_size"] >= 2
+    with pytest.raises(InputError, match="memory-gb"):
+        planned(workspace, 903, replace(PLANNING, memory_gb=1e-6))
+
+
+def test_classification_patch_holds_the_whole_case(workspace: Workspace) -> None:
+    config = replace(PLANNING, memory_gb=0.01)
+    result = planned(workspace, 901, config, kind="classification", shape=(48, 48, 48))
+    assert all(
+        patch >= size
+        for patch, size in zip(
+            result.configuration["patch_size"], result.configuration["median_image_size_in_voxels"], strict=True
+        )
+    )
+    assert min(result.configuration["spacing"]) > 1
+
+
+def test_fingerprint_agrees_with_nnunet(workspace: Workspace) -> None:
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    ours = planned(workspace, 901, shape=(20, 24, 18), spacing=(1, 1.5, 2)).fingerprint
+    folder = workspace.plan("Dataset901_Toy901")
+    (folder / "dataset_fingerprint.json").unlink()
+    extractor = DatasetFingerprintExtractor("Dataset901_Toy901", num_processes=1)
+    extractor.show_progress_bar = False
+    extractor.num_foreground_voxels_for_intensitystats = PLANNING.foreground_samples
+    theirs = extractor.run(overwrite_existing=True)
+    assert [list(s) for s in theirs["shapes_after_crop"]] == ours["shapes_after_crop"]
+    np.testing.assert_allclose(theirs["spacings"], ours["spacings"])
+    assert theirs["median_relative_size_after_cropping"] == pytest.approx(ours["median_relative_size_after_cropping"])
+    for channel, statistics in theirs["foreground_intensity_properties_per_channel"].items():
+        mine = ours["foreground_intensity_properties_per_channel"][str(channel)]
+        assert mine == pytest.approx(statistics, rel=1e-6)
+
+
+def test_fingerprint_counts_modalities_and_classes(workspace: Workspace) -> None:
+    found = planned(workspace, 901, kind="classification", missing={1: "flair", 3: "t1"}).fingerprint["mvp_bench"]
+    assert found["modality_cooccurrence"] == {"t1": {"t1": 5, "flair": 4}, "flair": {"t1": 4, "flair": 5}}
+    assert found["class_counts"] == {"large": 3, "small": 3}
+
+
+def test_stock_nnunet_trains_one_step_from_the_plan(workspace: Workspace) -> None:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    result = planned(workspace)
+    manager = PlansManager(str(result.folder / "plan.json"))
+    assert manager.get_configuration("3d_fullres").patch_size == result.configuration["patch_size"]
+    plans = {**read_json(result.folder / "plan.json"), "continue_training": False}
+    trainer = nnUNetTrainer(
+        plans, "3d_fullres", 0, read_json(result.folder / "dataset.json"), device=torch.device("cpu")
+    )
+    trainer.initialize()
+    train, _ = trainer.get_dataloaders()
+    before = trainer.network.encoder.stem.convs[0].conv.weight.detach().clone()
+    loss = trainer.train_step(next(train))["loss"]
+    assert np.isfinite(loss)
+    assert not torch.equal(before, trainer.network.encoder.stem.convs[0].conv.weight)
+
+
+def test_intensities_are_z_scored_inside_the_brain(workspace: Workspace) -> None:
+    result = planned(workspace, missing={2: "flair"})
+    store = result.store
+    info = store.info("case00")
+    data = store.read("case00", [0, 1], (0, 0, 0), info.shape)
+    brain = store.read_seg("case00", (0, 0, 0), info.shape) >= 0
+    assert data[0][brain].mean() == pytest.approx(0, abs=1e-4)
+    assert data[0][brain].std() == pytest.approx(1, abs=1e-3)
+    assert (data[:, ~brain] == 0).all()
+    assert store.info("case02").present == ("t1",)
+    assert (store.read("case02", [1], (0, 0, 0), store.info("case02").shape) == 0).all()
+
+
+def test_planning_again_changes_nothing(workspace: Workspace) -> None:
+    first = planned(workspace)
+    stamps = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*") if p.is_file()}
+    second = plan_dataset(workspace, first.card, SPEC, PLANNING, Inline())
+    assert second.plan == first.plan
+    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*") if p.is_file() and p in stamps} == stamps
+
+
+def test_interrupted_preprocessing_goes_on(workspace: Workspace) -> None:
+    first = planned(workspace)
+    index = first.cases / "index" / "index.json"
+    content = read_json(index)
+    index.unlink()
+    (first.cases / "index" / "case03.json").unlink()  # as if killed while case03 was written
+    (first.cases / "case03.pkl").unlink()
+    kept = (first.cases / "case01.b2nd").stat().st_mtime_ns
+    second = plan_dataset(workspace, first.card, SPEC, PLANNING, Inline())
+    assert read_json(index) == content
+    assert (second.cases / "case03.pkl").is_file()
+    assert (second.cases / "case01.b2nd").stat().st_mtime_ns == kept
+
+
+def test_pretraining_spacing_gets_arrays_of_its_own(workspace: Workspace) -> None:
+    result = planned(workspace, spacing=(1, 1, 1))
+    assert preprocess_for_pretraining(workspace, result, (1.0, 1.0, 1.0), Inline()).folder == result.cases
+    coarse = preprocess_for_pretraining(workspace, result, (2.0, 2.0, 2.0), Inline())
+    assert coarse.spacing == (2.0, 2.0, 2.0)
+    assert coarse.info("case00").shape[0] == pytest.approx(result.store.info("case00").shape[0] / 2, abs=1)
+
+
+def test_world_position_survives_preprocessing(workspace: Workspace) -> None:
+    """The ball's centre of mass, in mm, is the same in the source and in the resampled, cropped array."""
+    import nibabel as nib
+
+    for orientation, number in (("RAS", 901), ("LPS", 902), ("ASL", 903)):
+        card = toy_card(number=number)
+        toy_dataset(workspace, card, cases=3, spacing=(1, 1.5, 2), orientation=orientation)
+        config = replace(PLANNING, spacing=(1.3, 1.3, 1.3))
+        result = plan_dataset(workspace, card, SPEC, config, Inline())
+        source = nib.load(workspace.dataset(card.dataset_name) / "source" / "case00_seg.nii.gz")
+        voxels = np.argwhere(np.asarray(source.dataobj) > 0).mean(0)
+        expected = (source.affine @ [*voxels, 1])[:3]
+        info = result.store.info("case00")
+        seg = result.store.read_seg("case00", (0, 0, 0), info.shape)
+        found = (info.affine @ [*np.argwhere(seg > 0).mean(0)[::-1], 1])[:3]
+        np.testing.assert_allclose(found, expected, atol=0.35)
+
+
+def test_store_pads_and_survives_pickling(workspace: Workspace) -> None:
+    import pickle
+
+    store: CaseStore = pickle.loads(pickle.dumps(planned(workspace).store))
+    shape = store.info("case00").shape
+    inside = store.read("case00", [1], (0, 0, 0), shape)
+    padded = store.read("case00", [1], (-3, 2, -1), (8, 8, 8))
+    assert (padded[0, :3] == 0).all()
+    np.testing.assert_array_equal(padded[0, 3:, :, 1:], inside[0, 0:5, 2:10, 0:7])
+    assert (store.read_seg("case00", (-50, 0, 0), (4, 4, 4)) == -1).all()
+    with pytest.raises(InputError, match="mvp_plan"):
+        CaseStore(workspace.plan("Dataset901_Toy901"))

@@ -1,0 +1,141 @@
+"""Tiny prepared datasets for tests: a bright ball in smooth noise, written as mvp_prepare would leave them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from mvp_bench.datasets.schema import Card
+from mvp_bench.workspace import Workspace
+
+BLOCK = "mvp_bench"
+
+
+def toy_card(kind: str = "segmentation", number: int = 901, modalities: tuple[str, ...] = ("t1", "flair")) -> Card:
+    """A card for :func:`toy_dataset`."""
+    return Card(
+        id=number,
+        name=f"Toy{number}",
+        title="toy",
+        kind=kind,  # type: ignore[arg-type]
+        modalities=list(modalities),  # type: ignore[arg-type]
+        labels={"background": 0, "core": 1, "rim": 2} if kind == "segmentation" else {},
+        regions={"whole": [1, 2], "core": [1]} if kind == "segmentation" else {},
+        classes=["small", "large"] if kind == "classification" else [],
+        patient_rule="case",
+        licence="none",
+        access="none",
+        url="none",
+        citation="none",
+        converter="generic",
+        metrics=["dice"] if kind == "segmentation" else ["accuracy"],
+    )
+
+
+def toy_dataset(
+    workspace: Workspace,
+    card: Card,
+    cases: int = 6,
+    shape: tuple[int, int, int] = (24, 28, 20),
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    missing: dict[int, str] | None = None,
+    orientation: str = "RAS",
+    seed: int = 0,
+) -> None:
+    """Write images, dataset.json and splits.json. ``shape`` and ``spacing`` are (x, y, z) of the stored file."""
+    folder = workspace.dataset(card.dataset_name)
+    (folder / "source").mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng([seed, card.id])
+    records, listing, patients = {}, {}, {}
+    for index in range(cases):
+        name = f"case{index:02d}"
+        labels, images, class_name = _volumes(generator, card, shape, index)
+        affine = _affine(shape, spacing, orientation)
+        paths: dict[str, str | None] = {}
+        for modality, image in zip(card.modalities, images, strict=True):
+            absent = (missing or {}).get(index) == modality
+            paths[modality] = None if absent else f"source/{name}_{modality}.nii.gz"
+            if not absent:
+                nib.save(nib.Nifti1Image(image.astype(np.float32), affine), folder / str(paths[modality]))
+        label = None
+        if card.kind == "segmentation":
+            label = f"source/{name}_seg.nii.gz"
+            nib.save(nib.Nifti1Image(labels.astype(np.uint8), affine), folder / label)
+        patients[name] = f"p{index:02d}"
+        records[name] = {
+            "patient": patients[name],
+            "images": paths,
+            "label": label,
+            "class": class_name if card.kind == "classification" else None,
+        }
+        listing[name] = {"images": [paths[m] or "" for m in card.modalities], "label": label or ""}
+    content = {
+        "channel_names": {str(i): m for i, m in enumerate(card.modalities)},
+        "labels": {"background": 0, "whole": [1, 2], "core": [1]}
+        if card.kind == "segmentation"
+        else {"background": 0, "brain": 1},
+        "regions_class_order": [2, 1],
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "NibabelIOWithReorient",
+        "dataset": listing,
+        BLOCK: {
+            "card_id": card.id,
+            "card_name": card.name,
+            "kind": card.kind,
+            "source": "phantom",
+            "release": "source",
+            "modalities": card.modalities,
+            "regions": card.regions,
+            "classes": card.classes,
+            "cases": records,
+            "data_hash": f"{seed}-{shape}-{spacing}-{cases}",
+            "code_version": "test",
+        },
+    }
+    if card.kind != "segmentation":
+        del content["regions_class_order"]
+    names = sorted(records)
+    test = names[-max(1, cases // 3) :]
+    fold = {"train": names[: -len(test)], "val": [], "test": test}
+    splits = {"scheme": "ratio", "seed": 0, "stratify": "none", "patients": patients, "folds": [fold]}
+    (folder / "splits.json").write_text(json.dumps(splits))
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def _volumes(
+    generator: np.random.Generator, card: Card, shape: tuple[int, int, int], index: int
+) -> tuple[np.ndarray, list[np.ndarray], str]:
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    brain = (grid**2).sum(0) < 0.9
+    centre = generator.uniform(-0.3, 0.3, 3)[:, None, None, None]
+    large = index % 2 == 1
+    distance = np.sqrt(((grid - centre) ** 2).sum(0))
+    radius = 0.5 if large else 0.35
+    labels = np.where(distance < radius * 0.6, 1, np.where(distance < radius, 2, 0)) * brain
+    images = []
+    for channel in range(len(card.modalities)):
+        noise = gaussian_filter(generator.normal(size=shape), 1)
+        images.append((100 + 20 * noise + (40 + 10 * channel) * (labels > 0) + 20 * (labels == 1)) * brain)
+    return labels, images, "large" if large else "small"
+
+
+def _affine(shape: tuple[int, int, int], spacing: tuple[float, float, float], orientation: str) -> np.ndarray:
+    ornt = nib.orientations.axcodes2ornt(orientation)
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for axis, (world, sign) in enumerate(ornt):
+        affine[int(world), axis] = sign * spacing[axis]
+        affine[int(world), 3] = 5.0 if sign > 0 else 5.0 + spacing[axis] * (shape[axis] - 1)
+    return affine
+
+
+def write_cards(root: Path, *cards: Card) -> None:
+    """Put cards into a workspace."""
+    (root / "datasets").mkdir(parents=True, exist_ok=True)
+    for card in cards:
+        (root / "datasets" / f"{card.dataset_name}.json").write_text(card.model_dump_json(by_alias=True))
