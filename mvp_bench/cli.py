@@ -5,6 +5,7 @@ Help must be quick: torch and nnunetv2 are imported only once the options are kn
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -40,14 +41,17 @@ def prepare() -> None:
 
 def plan() -> None:
     """mvp_plan: fingerprint, plan, preprocessing."""
-    _run(lambda v: PlanConfig(planning=v.planning), _plan)
+    _run(lambda v: PlanConfig(encoder=v.encoder, planning=v.planning), _plan)
 
 
 def pretrain() -> None:
-    """mvp_pretrain: an encoder pre-trained by one method."""
+    """mvp_pretrain: an encoder pre-trained by one method. What the verb does not know is an option of the method."""
+    if "--method" in sys.argv and {"-h", "--help"} & set(sys.argv):
+        _method_help(sys.argv[sys.argv.index("--method") + 1])
     _run(
-        lambda v: PretrainVerbConfig(pretrain=v.pretrain, planning=v.planning, runtime=v.runtime),
+        lambda v: PretrainVerbConfig(encoder=v.encoder, pretrain=v.pretrain, planning=v.planning, runtime=v.runtime),
         _pretrain,
+        more_options=True,
     )
 
 
@@ -55,6 +59,7 @@ def benchmark() -> None:
     """mvp_benchmark: methods x tasks -> leaderboards."""
     _run(
         lambda v: BenchmarkConfig(
+            encoder=v.encoder,
             phantom_config=v.phantom,
             planning=v.planning,
             pretrain=v.pretrain,
@@ -67,19 +72,33 @@ def benchmark() -> None:
     )
 
 
-def _run(defaults: Callable[[ProfileValues], C], verb: Callable[[Workspace, C, str], int]) -> None:
-    """Parse with the profile's defaults, run, and turn what the user can mend into one message and exit code 2."""
+def _run(defaults: Callable[[ProfileValues], C], verb: Callable[..., int], more_options: bool = False) -> None:
+    """Parse with the profile's defaults, run, and turn what the user can mend into one message and exit code 2.
+
+    Args:
+        defaults: the verb's configuration under a profile.
+        verb: called with workspace, configuration and profile, and with the arguments left over if ``more_options``.
+        more_options: whether arguments that the configuration does not know are the verb's business.
+    """
     arguments = sys.argv[1:]
     try:
         profile = resolve_profile(_profile_of(arguments))
         default = defaults(PROFILES[profile])
-        config = tyro.cli(type(default), args=arguments, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+        flags = (tyro.conf.FlagCreatePairsOff,)
+        extra: list[list[str]] = []
+        if more_options:
+            config, rest = tyro.cli(
+                type(default), args=arguments, default=default, config=flags, return_unknown_args=True
+            )
+            extra = [rest]
+        else:
+            config = tyro.cli(type(default), args=arguments, default=default, config=flags)
         workspace = Workspace(config.root)
         if not getattr(config, "list", False):
             workspace.open()
             start_logging(workspace.logs, f"mvp_{verb.__name__.strip('_')}", config.verbose)
             _show_config(config, profile)
-        code = verb(workspace, config, profile)
+        code = verb(workspace, config, profile, *extra)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         log.debug("ended by bad input: %s", error)
@@ -116,14 +135,29 @@ def _cards_of(workspace: Workspace, names: tuple[str, ...]) -> list:
 def _prepare(workspace: Workspace, config: PrepareConfig, profile: str) -> int:
     from mvp_bench.datasets.catalog import load_cards
     from mvp_bench.datasets.listing import print_datasets
-    from mvp_bench.datasets.prepare import prepare_many
+    from mvp_bench.datasets.prepare import prepare_dataset, prepare_many
 
     if config.list:
         print_datasets(workspace, load_cards(workspace.root))
         return 0
+    phantom = config.phantom_config if config.phantom else None
+    options: dict[str, Any] = {"phantom": phantom, "seed": config.seed, "workers": config.workers}
     cards = _cards_of(workspace, config.datasets)
-    prepare_many(workspace, cards, config)
-    return 0
+    if config.source is not None and (len(cards) != 1 or phantom):
+        raise InputError("--source", found=f"{len(cards)} datasets", expected="one dataset (-d ID) and no --phantom")
+    if not cards and not config.all:
+        raise InputError("mvp_prepare", found="no dataset", expected="-d ID ..., --all or --list")
+    for card in cards:
+        prepare_dataset(workspace, card, source=config.source, **options)
+    errors = []
+    if config.all:
+        cards = [c for c in load_cards(workspace.root).values() if not c.members]
+        results = prepare_many(workspace, cards, **options)
+        errors = [result for result in results.values() if isinstance(result, InputError)]
+    print_datasets(workspace, {c.id: c for c in cards})
+    for error in errors:
+        console.print(f"error: {error}", style="red", highlight=False)
+    return BAD_INPUT if errors else 0
 
 
 def _plan(workspace: Workspace, config: PlanConfig, profile: str) -> int:
@@ -138,26 +172,43 @@ def _plan(workspace: Workspace, config: PlanConfig, profile: str) -> int:
         cards = [c for c in load_cards(workspace.root).values() if not c.members and is_prepared(workspace, c)]
     if not cards:
         raise InputError("mvp_plan", found="no dataset", expected="-d ID ... or --all with prepared datasets")
-    spec = ENCODERS[config.planning.encoder]
+    spec = ENCODERS[config.encoder]
     with worker_pool(config.planning.workers) as pool:
         print_plans([plan_dataset(workspace, card, spec, config.planning, pool) for card in cards])
     return 0
 
 
-def _pretrain(workspace: Workspace, config: PretrainVerbConfig, profile: str) -> int:
+def _method_help(method: str) -> None:
+    """Print the fields of a method's own; the verb's help follows."""
+    from mvp_bench.registry import METHODS
+
+    try:
+        options = METHODS[method].Options
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    with contextlib.suppress(SystemExit):
+        tyro.cli(options, args=["--help"], prog=f"mvp_pretrain --method {method}")
+
+
+def _pretrain(workspace: Workspace, config: PretrainVerbConfig, profile: str, rest: list[str]) -> int:
+    from mvp_bench.pretraining.method import resolve_options
     from mvp_bench.pretraining.verb import list_methods, run_pretraining
 
     if config.list:
         list_methods()
         return 0
-    folder = run_pretraining(workspace, config, profile, PROFILES[profile].phantom)  # type: ignore[index]
+    preset = resolve_options(config.pretrain.method, config.pretrain.preset, profile)
+    options = tyro.cli(type(preset), args=rest, default=preset, config=(tyro.conf.FlagCreatePairsOff,))
+    folder = run_pretraining(workspace, config, profile, PROFILES[profile].phantom, options)  # type: ignore[index]
     console.print(f"encoder: {folder}", highlight=False)
     return 0
 
 
 def _benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str) -> int:
     from mvp_bench.benchmark.pipeline import run_benchmark, summary
-    from mvp_bench.leaderboard.tables import print_leaderboards, write_leaderboards
+    from mvp_bench.leaderboard.tables import write_leaderboards
+    from mvp_bench.leaderboard.terminal import print_leaderboards
 
     started = time.monotonic()
     seeds = config.seeds or tuple(range(config.seed, config.seed + PROFILES[profile].seeds))  # type: ignore[index]

@@ -70,8 +70,6 @@ class PhantomConfig:
 class PlanningConfig:
     """How a dataset is turned into a plan."""
 
-    encoder: str = "resenc-l"
-    """Encoder preset; fixes the topology for pre-training and every task."""
     spacing: tuple[float, float, float] | None = None
     """Target spacing in mm, array order (z, y, x: inferior-superior, posterior-anterior, left-right); default: from
     the fingerprint."""
@@ -241,6 +239,8 @@ class PlanConfig(CommonConfig):
     """Datasets by id or name."""
     all: bool = False
     """Every prepared dataset."""
+    encoder: str = "resenc-l"
+    """Encoder preset; fixes the topology for pre-training and every task."""
     planning: Annotated[PlanningConfig, tyro.conf.arg(name="")] = field(default_factory=PlanningConfig)
 
 
@@ -254,9 +254,11 @@ class PretrainVerbConfig(CommonConfig):
     """Use (and make, where missing) phantom data only."""
     list: bool = False
     """List the methods."""
+    encoder: str = "resenc-l"
+    """Encoder preset; fixes the topology for pre-training and every task."""
     pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     planning: PlanningConfig = field(default_factory=PlanningConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,8 @@ class BenchmarkConfig(CommonConfig):
     """Datasets to pre-train on; test patients of the task at hand are always left out."""
     phantom: bool = False
     """Use phantom data only, made where missing."""
+    encoder: str = "resenc-l"
+    """Encoder preset; fixes the topology for pre-training and every task."""
     jobs: int = 2
     """Cells trained at the same time."""
     stem: StemRule = "reinit"
@@ -286,7 +290,7 @@ class BenchmarkConfig(CommonConfig):
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
 
 
@@ -297,6 +301,7 @@ class BenchmarkConfig(CommonConfig):
 class ProfileValues:
     """What a profile sets."""
 
+    encoder: str
     phantom: PhantomConfig
     planning: PlanningConfig
     pretrain: PretrainConfig
@@ -308,6 +313,7 @@ class ProfileValues:
 
 
 FULL = ProfileValues(
+    "resenc-l",
     PhantomConfig(),
     PlanningConfig(),
     PretrainConfig(),
@@ -318,8 +324,9 @@ FULL = ProfileValues(
     seeds=3,
 )
 MINI = ProfileValues(
+    "resenc-mini",
     PhantomConfig(spacing_mm=2.5, segmentation_patients=20, classification_patients=60, pretraining_patients=10),
-    PlanningConfig(encoder="resenc-mini", memory_gb=0.25, max_patch_edge=48, foreground_samples=1_000_000, workers=2),
+    PlanningConfig(memory_gb=0.08, max_patch_edge=48, foreground_samples=1_000_000, workers=2),
     PretrainConfig(
         steps=400,
         batch_size=4,
@@ -346,8 +353,9 @@ MINI = ProfileValues(
     seeds=1,
 )
 SMOKE = ProfileValues(
+    "resenc-smoke",
     PhantomConfig(spacing_mm=5.0, segmentation_patients=5, classification_patients=10, pretraining_patients=3),
-    replace(MINI.planning, encoder="resenc-smoke", memory_gb=0.02, max_patch_edge=32, foreground_samples=10_000),
+    replace(MINI.planning, memory_gb=0.02, max_patch_edge=32, foreground_samples=10_000),
     replace(MINI.pretrain, steps=4, batch_size=2, patch_size=(16, 16, 16), checkpoint_every=2, log_every=1),
     replace(MINI.segmentation, epochs=2, iterations_per_epoch=2, checkpoint_every=1),
     replace(MINI.classification, epochs=2, checkpoint_every=1),

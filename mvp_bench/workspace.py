@@ -96,7 +96,7 @@ def point_nnunet_results(folder: Path) -> None:
 def lock(path: Path) -> FileLock:
     """An inter-process lock beside ``path``; freed by the system when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(str(path) + ".lock")
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 @contextlib.contextmanager

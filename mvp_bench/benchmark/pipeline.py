@@ -42,7 +42,7 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
         InputError: for whatever the user can mend before anything runs. Failures inside a cell are returned.
     """
     methods = check_methods(config.methods)
-    spec = ENCODERS[config.planning.encoder]
+    spec = ENCODERS[config.encoder]
     cards = load_cards(workspace.root)
     task_cards = select_tasks(workspace, cards, config)
     pretrained_methods = [m for m in methods if m != SCRATCH]
@@ -127,14 +127,14 @@ def _pretraining(
     unseen = frozenset(block.cases[case].patient for case in [*task.fold.test, *task.fold.val])
     collected = collect_sources(workspace, sources, config.pretrain, pool, {task.card.id: unseen})
     settings = replace(config.pretrain, method=method)
-    return make_job(workspace, collected, settings, config.planning.encoder, config.runtime, config.seed, profile)
+    return make_job(workspace, collected, settings, config.encoder, config.runtime, config.seed, profile)
 
 
 def _cell(task: Task, method: str, config: BenchmarkConfig, profile: str, seed: int, job: PretrainJob | None) -> Cell:
     return Cell(
         task=task,
         method=method,
-        encoder=config.planning.encoder,
+        encoder=config.encoder,
         seed=seed,
         profile=profile,
         config=config,

@@ -17,16 +17,15 @@ import torch
 from torch import nn
 
 from mvp_bench.config import ClassificationConfig
-from mvp_bench.finetuning.checkpoint import load_state, save_state
 from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds
 from mvp_bench.finetuning.weights import load_into
 from mvp_bench.models.heads import Classifier
 from mvp_bench.models.runtime import Runtime
 from mvp_bench.planning.store import CaseStore, Size
+from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from mvp_bench.registry import ENCODERS
 from mvp_bench.workspace import atomic_path, read_json
 
-CHECKPOINT = "checkpoint_last.pt"
 ScoreClasses = Callable[[Sequence[str], Sequence[str], Sequence[str], np.ndarray, Sequence[str]], pd.DataFrame]
 
 
@@ -76,10 +75,9 @@ class _Training:
 
     def run(self) -> list[dict[str, float]]:
         """Train to the last epoch, going on from a checkpoint if there is one."""
-        checkpoint = self.job.folder / CHECKPOINT
+        checkpoint, identity = self.job.folder / CHECKPOINT_FILE, {"cell": self.job_hash}
         start, curve = 0, []
-        if checkpoint.is_file():
-            state = load_state(checkpoint, self.job_hash, self.runtime.device)
+        if state := load_checkpoint(checkpoint, identity):
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -87,15 +85,14 @@ class _Training:
         for epoch in range(start, self.config.epochs):
             curve.append(self._epoch(epoch))
             if (epoch + 1) % self.config.checkpoint_every == 0 and epoch + 1 < self.config.epochs:
-                save_state(
-                    checkpoint,
-                    self.job_hash,
-                    model=self.model.state_dict(),
-                    optimizer=self.optimizer.state_dict(),
-                    scaler=self.scaler.state_dict(),
-                    epoch=epoch + 1,
-                    curve=curve,
-                )
+                state = {
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "epoch": epoch + 1,
+                    "curve": curve,
+                }
+                save_checkpoint(checkpoint, identity, state)
         return curve
 
     def _epoch(self, epoch: int) -> dict[str, float]:

@@ -30,13 +30,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from mvp_bench.config import SegmentationConfig
 from mvp_bench.datasets.schema import Fold
-from mvp_bench.finetuning.checkpoint import load_state, save_state
 from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds
 from mvp_bench.finetuning.weights import load_into
 from mvp_bench.models.runtime import Runtime
+from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from mvp_bench.workspace import atomic_path, point_nnunet_results, read_json
 
-CHECKPOINT = "checkpoint_last.pt"
 ScoreMasks = Callable[[str, np.ndarray, np.ndarray], pd.DataFrame]
 
 
@@ -140,8 +139,8 @@ class SegmentationTrainer(nnUNetTrainer):
     def train(self, checkpoint: Path, job_hash: str) -> list[dict[str, float]]:
         """Train to the last epoch, going on from ``checkpoint`` if there is one. Returns the curve."""
         curve: list[dict[str, float]] = []
-        if checkpoint.is_file():
-            state = load_state(checkpoint, job_hash, self.device)
+        identity = {"cell": job_hash}
+        if state := load_checkpoint(checkpoint, identity):
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.grad_scaler is not None and state["scaler"]:
@@ -153,15 +152,14 @@ class SegmentationTrainer(nnUNetTrainer):
             curve.append(self._epoch(epoch, train_loader, val_loader))
             done = epoch + 1
             if done % self.config.checkpoint_every == 0 and done < self.num_epochs:
-                save_state(
-                    checkpoint,
-                    job_hash,
-                    network=self.network.state_dict(),
-                    optimizer=self.optimizer.state_dict(),
-                    scaler=self.grad_scaler.state_dict() if self.grad_scaler is not None else {},
-                    epoch=done,
-                    curve=curve,
-                )
+                state = {
+                    "network": self.network.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.grad_scaler.state_dict() if self.grad_scaler is not None else {},
+                    "epoch": done,
+                    "curve": curve,
+                }
+                save_checkpoint(checkpoint, identity, state)
         return curve
 
     def _epoch(
@@ -313,7 +311,7 @@ def fine_tune_segmentation(job: FineTuneJob, job_hash: str, score: ScoreMasks) -
         )
         trainer.set_up(job, runtime)
         report = load_into(trainer.network.encoder, job, plan["mvp_bench"]["modalities"])
-        curve = trainer.train(job.folder / CHECKPOINT, job_hash)
+        curve = trainer.train(job.folder / CHECKPOINT_FILE, job_hash)
         _write_curve(job.folder / "log.csv", curve)
         tables = []
         for case in job.fold.test:

@@ -1,0 +1,263 @@
+"""From files whose names were understood to cases: grouped, one file per modality, complete, and with everything that
+was left out listed. Every converter of the package ends here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mvp_bench.datasets.conversion import Conversion, ConverterOptions, Found, compiled, natural, no_release
+from mvp_bench.datasets.derive import Derived
+from mvp_bench.datasets.schema import Card, Case, Exclusion, Repair
+from mvp_bench.datasets.volumes import grid_difference, read_grid, read_volume, whole_numbers
+from mvp_bench.errors import InputError
+from mvp_bench.progress import log
+from mvp_bench.workspace import hash_file
+
+LABEL, BRAIN_MASK = "label", "mask"
+ClassOf = Callable[[Mapping[str, str]], tuple[str | None, str]]
+"""Named groups of a case -> its class, or None and the reason why it has none."""
+Keep = Callable[[dict[str, Case]], tuple[dict[str, Case], list[Exclusion]]]
+"""A last choice among usable cases -> those kept, and the others with reasons."""
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+\-]*")
+
+
+def assemble(
+    found: list[Found],
+    unread: list[Exclusion],
+    options: ConverterOptions,
+    card: Card,
+    source: Path,
+    output: Path,
+    class_of: ClassOf | None = None,
+    keep: Keep | None = None,
+) -> Conversion:
+    """Group files into cases and apply the rules of the card.
+
+    Args:
+        found: files that were understood.
+        unread: images that were not, or that a rule leaves out.
+        output: folder for files that must be written anew (``labels/``, ``images/`` in it); only planned here.
+        class_of: gives the class, in classification datasets.
+        keep: chooses among the usable cases (one visit per patient) once the classes are known.
+
+    Raises:
+        InputError: if no case is left, two different files claim one place, or label conventions are mixed.
+    """
+    grouped: dict[str, list[Found]] = defaultdict(list)
+    for item in found:
+        grouped[_case_id(item, options, card)].append(item)
+    for name in options.exclude.keys() - grouped.keys():
+        log.warning("card %s, converter_options.exclude: there is no case %s", card.dataset_name, name)
+    excluded = list(unread)
+    cases: dict[str, Case] = {}
+    chosen: dict[str, dict[str, Found]] = {}
+    for case_id in sorted(grouped, key=natural):
+        if case_id in options.exclude:
+            excluded.append(Exclusion(what=case_id, reason=f"excluded by the card: {options.exclude[case_id]}"))
+            continue
+        files, dropped = _one_file_each(case_id, grouped[case_id], options)
+        excluded += dropped
+        case, reason = _case(files, options, card, class_of)
+        if case is None:
+            excluded.append(Exclusion(what=case_id, reason=reason))
+        else:
+            cases[case_id], chosen[case_id] = case, files
+    if keep:
+        cases, dropped = keep(cases)
+        excluded += dropped
+    if not cases:
+        raise _nothing_left(grouped, excluded, card, source)
+    label_map = _needed_label_map([cases[c].label for c in cases], options.label_map)
+    derived: list[Derived] = []
+    for case_id, case in cases.items():
+        planned = _derive(case_id, case, chosen[case_id], label_map, options, card, output)
+        derived += planned
+        cases[case_id] = _with_targets(case, planned)
+    repairs = [Repair(what=_shown(item.source, source), repair=item.in_words()) for item in derived]
+    return Conversion(cases, excluded, repairs, derived)
+
+
+def _case_id(item: Found, options: ConverterOptions, card: Card) -> str:
+    case_id = _formatted("case_id", options.case_id, item, card)
+    if not _SAFE_ID.fullmatch(case_id):
+        raise InputError(
+            item.file.path,
+            found=f"the case id {case_id!r}",
+            expected="letters, digits, _ . + and - only, since files are named after it",
+            fix=f"Change converter_options.case_id of card {card.dataset_name}.",
+        )
+    return case_id
+
+
+def _formatted(option: str, template: str, item: Found, card: Card) -> str:
+    try:
+        return template.format(**item.groups)
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(
+            f"card {card.dataset_name}, converter_options.{option}",
+            found=f"{template!r} ({error})",
+            expected=f"a format string over the groups {', '.join(sorted(item.groups)) or '(none)'} of the patterns",
+        ) from error
+
+
+def _one_file_each(
+    case_id: str, items: Iterable[Found], options: ConverterOptions
+) -> tuple[dict[str, Found], list[Exclusion]]:
+    """The file of each role. Copies of one name must be identical, unless the card prefers one of them."""
+    preferred = [compiled(f"{pattern}(?:/.*)?") for pattern in options.prefer]
+    by_role: dict[str, list[tuple[tuple, Found]]] = defaultdict(list)
+    for item in items:
+        wins = any(pattern.fullmatch(item.file.key) for pattern in preferred)
+        by_role[item.role].append(((not wins, item.rank, natural(item.file.key)), item))
+    files: dict[str, Found] = {}
+    dropped: list[Exclusion] = []
+    for role, candidates in by_role.items():
+        (key, first), *others = sorted(candidates, key=lambda pair: pair[0])
+        files[role] = first
+        for other_key, other in others:
+            if key[:2] != other_key[:2] or first.file.stem != other.file.stem:
+                reason = f"{case_id} has another file for {role}: {first.file.key}"
+            elif _identical(first.file.path, other.file.path):
+                reason = f"identical copy of {first.file.key}"
+            else:
+                raise InputError(
+                    other.file.path,
+                    found=f"different content from {first.file.path}, which has the same name",
+                    expected=f"one file for {role} of case {case_id}",
+                    fix="Remove one of them, or name its folder in converter_options.prefer of a card of your own.",
+                )
+            dropped.append(Exclusion(what=other.file.key, reason=reason))
+    return files, dropped
+
+
+def _identical(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
+
+
+def _case(
+    files: Mapping[str, Found], options: ConverterOptions, card: Card, class_of: ClassOf | None
+) -> tuple[Case | None, str]:
+    """A case with the original paths, or None and why it cannot be used."""
+    present = [modality for modality in card.modalities if modality in files]
+    missing = [modality for modality in card.modalities if modality not in files]
+    allow_missing = card.kind == "pretraining" if options.allow_missing is None else options.allow_missing
+    if not present:
+        return None, f"no image, only {', '.join(files)}"
+    if missing and not allow_missing:
+        return None, f"lacks {', '.join(missing)}"
+    if card.kind == "segmentation" and LABEL not in files:
+        return None, "no mask (validation or test set, or not annotated)"
+    first = files[present[0]]
+    groups = {name: value for item in reversed(list(files.values())) for name, value in item.groups.items() if value}
+    class_name: str | None = None
+    if card.kind == "classification":
+        class_name, reason = class_of(groups) if class_of else (groups.get("class"), "its path names no class")
+        if class_name is None:
+            return None, reason
+        if class_name not in card.classes:
+            return None, f"class {class_name!r} is not one of {', '.join(card.classes)}"
+    return Case(
+        patient=_formatted("patient_id", options.patient_id, first, card),
+        session=groups.get("session"),
+        site=groups.get("site"),
+        images={
+            modality: str(files[modality].file.path) if modality in files else None for modality in card.modalities
+        },
+        label=str(files[LABEL].file.path) if card.kind == "segmentation" else None,
+        **{"class": class_name},
+    ), ""
+
+
+def _needed_label_map(labels: Iterable[str | None], label_map: dict[int, int]) -> dict[int, int]:
+    """The map, or nothing where the whole release is in the new convention already. One mask alone cannot tell."""
+    if not label_map:
+        return {}
+    old: Path | None = None
+    new: Path | None = None
+    for path in (Path(label) for label in labels if label):
+        values = set(np.unique(whole_numbers(path, read_volume(path).data)[0]).tolist())
+        old = path if values & label_map.keys() else old
+        new = path if values & (set(label_map.values()) - label_map.keys()) else new
+    if old and new:
+        raise InputError(
+            old,
+            found=f"label {_listed(label_map)} here and {_listed(label_map.values())} in {new}",
+            expected="one label convention in the whole release",
+            fix="The folder seems to mix releases; point --source at one of them.",
+        )
+    return label_map if old else {}
+
+
+def _derive(
+    case_id: str,
+    case: Case,
+    files: Mapping[str, Found],
+    label_map: dict[int, int],
+    options: ConverterOptions,
+    card: Card,
+    output: Path,
+) -> list[Derived]:
+    """The files of a case that must be written anew."""
+    derived = []
+    if case.label and (changes := files[LABEL].label_map or label_map):
+        target = output / "labels" / f"{case_id}.nii.gz"
+        derived.append(Derived(Path(case.label), target, "label", label_map=changes))
+    reference = _reference(case, options, card)
+    mask = files[BRAIN_MASK].file.path if BRAIN_MASK in files else None
+    for modality in case.modalities:
+        path = files[modality].file.path
+        moved = reference and path != reference and grid_difference(read_grid(path), read_grid(reference))
+        if moved or mask:
+            target = output / "images" / f"{case_id}_{modality}.nii.gz"
+            derived.append(Derived(path, target, "image", mask=mask, grid=reference if moved else None))
+    return derived
+
+
+def _reference(case: Case, options: ConverterOptions, card: Card) -> Path | None:
+    if options.reference_grid is None:
+        return None
+    if options.reference_grid not in card.modalities:
+        raise InputError(
+            f"card {card.dataset_name}, converter_options.reference_grid",
+            found=repr(options.reference_grid),
+            expected=f"one of {', '.join(card.modalities)}",
+        )
+    images = {str(modality): path for modality, path in case.images.items() if path}
+    return Path(images.get(options.reference_grid) or images[case.modalities[0]])
+
+
+def _with_targets(case: Case, derived: list[Derived]) -> Case:
+    targets = {str(item.source): str(item.target) for item in derived}
+    return case.model_copy(
+        update={
+            "images": {m: targets.get(path, path) if path else None for m, path in case.images.items()},
+            "label": targets.get(case.label, case.label) if case.label else None,
+        }
+    )
+
+
+def _nothing_left(
+    grouped: Mapping[str, list[Found]], excluded: list[Exclusion], card: Card, source: Path
+) -> InputError:
+    if not grouped and not excluded:
+        return no_release(source, card, "no .nii or .nii.gz file", card.patient_rule)
+    reasons = Counter(item.reason for item in excluded)
+    most = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+    if not grouped:
+        return no_release(
+            source, card, f"{len(excluded)} kinds of images, none of this release ({most})", card.patient_rule
+        )
+    return no_release(source, card, f"{len(grouped)} cases, none of them usable ({most})", card.patient_rule)
+
+
+def _shown(path: Path, source: Path) -> str:
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) else str(path)
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(str(value) for value in sorted(values))

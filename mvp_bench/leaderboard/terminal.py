@@ -1,0 +1,83 @@
+"""The leaderboards in the terminal, at the end of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mvp_bench.leaderboard.labels import METRIC_NAMES, condition_label, entry_labels, task_label
+from mvp_bench.leaderboard.overall import ALL_TASKS, ranking_rows
+from mvp_bench.leaderboard.statistics import BETTER
+from mvp_bench.leaderboard.tables import Leaderboards
+from mvp_bench.progress import console as default_console
+
+_CONDITION = ["source", "profile", "mode", "label_fraction"]
+_ENTRY = ["method", "encoder", "stem"]
+
+
+def print_leaderboards(leaderboards: Leaderboards, console: Console = default_console) -> None:
+    """Print, for each condition, a table task x method (mean and interval), the mean ranks, and what did not finish.
+
+    The best method of a task is in bold only where it is called better than scratch.
+    """
+    rows = ranking_rows(leaderboards.segmentation, leaderboards.classification)
+    if rows.empty:
+        console.print("No finished cells yet.")
+    for condition, group in rows.groupby(_CONDITION, sort=True):
+        overall = leaderboards.overall[leaderboards.overall["task"] == ALL_TASKS]
+        same = (overall[_CONDITION] == pd.Series(condition, index=_CONDITION)).all(axis=1)
+        title = condition_label(*group[_CONDITION].iloc[0])
+        console.print(_table(group, overall[same], title))
+    _print_open(leaderboards, console)
+
+
+def _table(rows: pd.DataFrame, overall: pd.DataFrame, title: str) -> Table:
+    rows = rows.assign(label=entry_labels(rows))
+    methods = rows[["method", "label", *_ENTRY[1:]]].drop_duplicates("label")
+    table = Table(title=f"Mean with 95 % interval over patients ({escape(title)})", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    for label in methods["label"]:
+        table.add_column(escape(label))
+    rows = rows.sort_values(["kind", "task"], ascending=[False, True], kind="stable")  # segmentation first
+    for _, task in rows.groupby(["kind", "task", "data_hash", "splits_hash"], sort=False):
+        first = task.iloc[0]
+        by_label = {row["label"]: row for row in task.to_dict("records")}
+        cells = [_cell(by_label.get(label)) for label in methods["label"]]
+        table.add_row(escape(task_label(first["task"])), METRIC_NAMES[first["metric"]], *cells)
+    table.add_section()
+    merged = methods.merge(overall, on=_ENTRY, how="left")
+    ranks = [
+        "-" if np.isnan(r.mean_rank) else f"{r.mean_rank:.2f} ({r.n_tasks:.0f} tasks)" for r in merged.itertuples()
+    ]
+    table.add_row("all tasks", "mean rank", *ranks)
+    return table
+
+
+def _cell(row: dict[Hashable, Any] | None) -> str:
+    if row is None:
+        return "-"
+    if np.isnan(row["mean"]):
+        return "[red]no result[/]"
+    text = f"{row['mean']:.3f}"
+    if not np.isnan(row["ci_low"]):
+        text += escape(f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]")
+    return f"[bold]{text}[/]" if row["rank"] == 1 and row["verdict"] == BETTER else text
+
+
+def _print_open(leaderboards: Leaderboards, console: Console) -> None:
+    if not leaderboards.open_cells:
+        return
+    table = Table(title=f"{len(leaderboards.open_cells)} cells without a result", title_justify="left")
+    for name in ("task", "method", "cell", "status", "why"):
+        table.add_column(name)
+    for cell in leaderboards.open_cells:
+        why = f"{cell.error_type}: {cell.error}" if cell.error_type else cell.error
+        table.add_row(*(escape(text) for text in (task_label(cell.task), cell.method, cell.cell_id, cell.status, why)))
+    console.print(table)

@@ -1,0 +1,1 @@
+"""The registered pre-training methods: one module (or package) each, found by being here."""

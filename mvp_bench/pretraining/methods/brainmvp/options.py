@@ -1,0 +1,82 @@
+"""BrainMVP's own fields, and the sets of values that were published, released, and found to work in short runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mvp_bench.pretraining.sampling import Intensity
+
+
+@dataclass(frozen=True)
+class BrainMvpOptions:
+    """BrainMVP's own fields."""
+
+    mask_ratio: float = 0.8
+    """Part of the blocks that is hidden and filled, in either view."""
+    block: int = 8
+    """Edge of a block in voxels."""
+    min_blocks: int = 4
+    """Blocks per patch axis at least: ``block`` is halved until there are as many."""
+    weight_distillation: float = 1.0
+    """Factor of the template view's reconstruction error; 0 leaves the loss out."""
+    weight_cross_modal: float = 1.0
+    """Factor of the other-modality view's reconstruction error."""
+    weight_contrastive: float = 1.0
+    """Factor of InfoNCE between the two views' deepest features."""
+    temperature: float = 0.2
+    """Of InfoNCE."""
+    contrastive_start: float = 2 / 3
+    """Part of the training before InfoNCE is switched on (templates must have formed)."""
+    cross_modal_start: float = 0.2
+    """Part of the training during which the second view, too, is filled from the template."""
+    slots: int = 2
+    """Images drawn per case; a target and another one need two."""
+    target: Literal["sample", "batch"] = "sample"
+    """Draw the slot to be reconstructed for each sample, or one for the whole batch."""
+    intensity: Intensity = "zscore"
+    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    parametrisation: Literal["direct", "minmax"] = "direct"
+    """direct: the parameters are the template, in the images' units. minmax: the template is the parameters scaled to
+    0 to 1 over the whole volume, with gradient through both extremes (for intensities in 0 to 1)."""
+    epsilon: float = 1e-3
+    """Added to the denominator of ``minmax``. With 1e-9 and zero parameters the first gradient is about 1e9 times the
+    later ones, and Adam's second moment then blocks the template for thousands of steps."""
+    template_rate: float = 30.0
+    """Learning rate of the templates as a multiple of the networks'."""
+    align: Literal["centre", "world"] = "centre"
+    """What makes two cases' voxels correspond to one template voxel: the same offset in mm from the middle of the
+    brain's bounding box (right whatever frame each data set lives in), or the same world position."""
+    subvoxel: bool = False
+    """Interpolate templates at fractions of a voxel. Otherwise positions are rounded to whole template voxels, unless
+    a case's spacing differs from the template's."""
+    linear_decoder: bool = False
+    """A decoder without norms, activations and biases, as released."""
+
+    @classmethod
+    def presets(cls) -> dict[str, BrainMvpOptions]:
+        """``paper``: as published. ``official``: as released. ``mini``: for hundreds of steps on small patches."""
+        paper = cls(
+            mask_ratio=0.875,
+            min_blocks=1,
+            temperature=1.0,
+            slots=4,
+            intensity="unit",
+            parametrisation="minmax",
+            template_rate=1.0,
+            linear_decoder=True,
+        )
+        official = cls(
+            mask_ratio=0.8,
+            min_blocks=1,
+            weight_distillation=10.0,
+            temperature=1.0,
+            slots=4,
+            target="batch",
+            intensity="unit",
+            parametrisation="minmax",
+            epsilon=1e-9,
+            template_rate=1.0,
+            linear_decoder=True,
+        )
+        return {"mini": cls(contrastive_start=0.2), "paper": paper, "official": official}

@@ -1,0 +1,81 @@
+"""model_card.md: what a pre-trained encoder is, for a reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from mvp_bench.models.record import EncoderRecord
+from mvp_bench.pretraining.method import Declaration
+
+CURVE_LINES = 12
+"""Lines of the loss table at most."""
+
+
+def model_card(record: EncoderRecord, declaration: Declaration, rows: Sequence[dict[str, float]]) -> str:
+    """The card as Markdown.
+
+    Args:
+        record: the run.
+        declaration: of its method.
+        rows: lines of log.csv.
+    """
+    patients = sum(len(d.patients) for d in record.data)
+    cases = sum(len(d.cases) for d in record.data)
+    spacing = " x ".join(f"{s:g}" for s in record.spacing)
+    patch = " x ".join(map(str, record.patch_size))
+    sections = [
+        f"# {record.encoder}, pre-trained with {declaration.title}",
+        f"An encoder for brain MRI with one input channel, trained on {cases} cases of {patients} patients "
+        f"({record.source} data; modalities {', '.join(record.modalities)}). Arrays are ({record.axis_order[0]}, "
+        f"{record.axis_order[1]}, {record.axis_order[2]}) of {record.orientation}+ images at {spacing} mm, "
+        f"patch {patch} voxels, intensities {record.intensity}.",
+        "## Data",
+        _table(
+            ["dataset", "source", "patients", "cases", "patients left out", "licence"],
+            [
+                [
+                    d.dataset,
+                    d.source,
+                    len(d.patients),
+                    len(d.cases),
+                    len(d.excluded_patients),
+                    d.licence or "not stated",
+                ]
+                for d in record.data
+            ],
+        ),
+        "Patients left out are test patients of the tasks, or were excluded by the user; encoder.json lists them and "
+        "every patient seen.",
+        "## Method",
+        f"{declaration.citation} ({declaration.licence_note})",
+        f"Transferred: {declaration.transferred}. Several modalities of a case: {declaration.modalities}.",
+        "Deviations from the original:\n\n" + "\n".join(f"- {d}" for d in declaration.deviations),
+        "## Losses",
+        "Each loss stands beside what its trivial solution (a constant prediction, equal features) gets.",
+        _curves(rows),
+        "## Cost",
+        f"{record.cost.wall_time_s:.0f} s on {record.cost.device} in {record.cost.precision}, "
+        f"{record.cost.peak_memory_mb:.0f} MB at peak, {record.cost.parameters:,} trained parameters, "
+        f"{record.cost.voxels_seen:,} voxels seen.",
+        "## Configuration",
+        f"Profile {record.profile}, seed {record.seed}, hash {record.config_hash[:12]}; "
+        + ", ".join(f"{name} {version}" for name, version in record.versions.items())
+        + ".",
+        "```json\n" + json.dumps(record.config, indent=1) + "\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def _curves(rows: Sequence[dict[str, float]]) -> str:
+    if not rows:
+        return "(no line was logged)"
+    step = max(1, -(-len(rows) // CURVE_LINES))
+    chosen = list(rows[::-1][::step])[::-1]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return _table(columns, [[f"{row[c]:.4g}" if c in row else "" for c in columns] for row in chosen])
