@@ -46,5 +46,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total)
         log.debug("%s: start, %d steps", description, total)
-        yield lambda n=1: bar.update(task, advance=n)
+
+        def advance(n: int = 1) -> None:
+            bar.update(task, advance=n)
+
+        yield advance
     log.debug("%s: end", description)

@@ -53,9 +53,9 @@ class Cell:
 
     @cached_property
     def config_hash(self) -> str:
-        """Of the settings that every method, seed and fold of one comparison shares."""
+        """Of the fine-tuning settings that every method, seed and fold of one comparison shares."""
         tuning = {k: v for k, v in asdict(self.tuning).items() if k not in ("checkpoint_every", "keep_predictions")}
-        return hash_of([tuning, asdict(self.config.runtime), self.config.stem, self.profile])
+        return hash_of([tuning, asdict(self.config.runtime), self.profile])
 
     @cached_property
     def hash(self) -> str:
@@ -63,6 +63,7 @@ class Cell:
         return hash_of(
             [
                 self.config_hash,
+                self.config.stem,
                 self.task.planned.store.hash,
                 self.task.planned.hash,
                 self.task.splits_hash,

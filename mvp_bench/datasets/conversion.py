@@ -95,7 +95,8 @@ def parse_options(model: type[Options], card: Card) -> Options:
 def compiled(pattern: str) -> re.Pattern[str]:
     """A card's pattern as it is matched: to the end of the path, from any folder border on."""
     try:
-        return re.compile(rf"(?:.*/)?(?:{pattern})", re.IGNORECASE)
+        # the part before is lazy, so that an optional folder in the pattern is matched where it is there
+        return re.compile(rf"(?:.*?/)??(?:{pattern})", re.IGNORECASE)
     except re.error as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
 

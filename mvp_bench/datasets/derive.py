@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from nibabel import Nifti1Image
-from nibabel.processing import resample_from_to
 
 from mvp_bench.datasets.volumes import Grid, Volume, grid_difference, read_volume, whole_numbers, write_volume
 from mvp_bench.errors import InputError
@@ -60,7 +59,7 @@ def write_derived(derived: Derived) -> None:
     volume = read_volume(derived.source)
     if derived.kind == "label":
         values, _ = whole_numbers(derived.source, volume.data)
-        mapped = values.copy()
+        mapped = values.astype(np.int32)
         for old, new in derived.label_map.items():
             mapped[values == old] = new
         write_volume(derived.target, mapped.astype(np.uint8 if mapped.max(initial=0) < 256 else np.uint16), volume.grid)
@@ -77,6 +76,8 @@ def write_derived(derived: Derived) -> None:
 
 
 def _resampled(data: np.ndarray, grid: Grid, reference: Volume) -> tuple[np.ndarray, Grid]:
+    from nibabel.processing import resample_from_to  # slow to import, and used here only
+
     onto = (reference.grid.shape, reference.grid.affine)
     moved = resample_from_to(Nifti1Image(data, grid.affine), onto, order=1, cval=0.0)
     return np.asarray(moved.dataobj, dtype=np.float32), reference.grid

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
+from mvp_bench.datasets.catalog import load_cards
 from mvp_bench.datasets.prepared import is_prepared, load_block
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.progress import console
-from mvp_bench.workspace import Workspace
+from mvp_bench.workspace import Workspace, write_text
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ def cards_as_markdown(cards: Iterable[Card]) -> str:
         lines += [f"- {heading}: {text}" for heading, text in facts if text]
         lines += [f"- Beware: {trap}" for trap in card.traps]
     return "\n".join(lines) + "\n"
+
+
+def write_readme() -> None:
+    """Write datasets/README.md of a checkout anew."""
+    path = Path(__file__).resolve().parents[2] / "datasets" / "README.md"
+    write_text(path, cards_as_markdown(load_cards(None).values()))
 
 
 def _row(workspace: Workspace, card: Card, cards: dict[int, Card]) -> ListRow:

@@ -20,6 +20,7 @@ from mvp_bench.datasets.conversion import Conversion, Converter
 from mvp_bench.datasets.dataset_json import dataset_json
 from mvp_bench.datasets.derive import Derived, write_derived
 from mvp_bench.datasets.integrity import CaseReport, check_cases, hash_data
+from mvp_bench.datasets.phantom import MANIFEST, write_phantom_release
 from mvp_bench.datasets.prepared import RELEASE, dataset_json_path, is_prepared, load_block, not_prepared
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Repair
 from mvp_bench.datasets.splits import make_splits
@@ -27,10 +28,12 @@ from mvp_bench.errors import InputError
 from mvp_bench.parallel import run_all, worker_pool
 from mvp_bench.progress import log
 from mvp_bench.registry import CONVERTERS
-from mvp_bench.workspace import Workspace, atomic_directory, code_version, hash_of, lock, read_json, write_json
+from mvp_bench.workspace import Workspace, code_version, hash_of, lock, write_json
 
 PHANTOM = "phantom"
 """Folder of the phantom release in the dataset's folder."""
+BYTES_PER_WORKER = 50_000_000
+"""Files of this size in all, compressed, are worth another process."""
 DERIVED_FOLDERS = ("images", "labels")
 """Folders of files made anew."""
 
@@ -91,8 +94,7 @@ def prepare_dataset(
             log.info("%s: prepared before from something else; preparing it again", card.dataset_name)
         elif request is None:
             raise not_prepared(workspace, card)
-        with worker_pool(workers) as pool:
-            return _prepare(workspace, card, request, workers, pool)
+        return _prepare(workspace, card, request, workers)
 
 
 def prepare_many(
@@ -144,19 +146,24 @@ def _would_mix(workspace: Workspace, card: Card, block: DatasetBlock) -> InputEr
         f"dataset {card.dataset_name}",
         found=f"{block.source} data, prepared from {block.release}",
         expected="either real or phantom data in one workspace",
-        fix=f"Use another --root, or delete {workspace.dataset(card.dataset_name)}.",
+        fix=f"Use another --root, or delete {dataset_json_path(workspace, card)} to prepare it anew.",
     )
 
 
-def _prepare(workspace: Workspace, card: Card, request: Request, workers: int, pool: Executor) -> DatasetBlock:
+def _prepare(workspace: Workspace, card: Card, request: Request, workers: int) -> DatasetBlock:
     folder = workspace.dataset(card.dataset_name).resolve()
-    source = _phantom_release(folder, card, request, workers) if request.phantom else Path(request.release)
+    if request.phantom:
+        source = write_phantom_release(card, folder / PHANTOM, request.phantom, request.seed, workers)
+    else:
+        source = Path(request.release)
+        _check_source(source, workspace)
     with _staging(folder) as staging:
         convert: Converter = CONVERTERS[card.converter]
         conversion = convert(source, card, staging)
-        run_all(pool, write_derived, conversion.derived, f"mend {card.name}")
-        reports = check_cases(conversion.cases, card, pool)
-        conversion, reports = _round_labels(conversion, reports, card, staging, pool)
+        with worker_pool(min(workers, _useful_workers(conversion))) as pool:
+            run_all(pool, write_derived, conversion.derived, f"mend {card.name}")
+            reports = check_cases(conversion.cases, card, pool)
+            conversion, reports = _round_labels(conversion, reports, card, staging, pool)
         lesion_ml = {case: report.lesion_ml for case, report in reports.items()}
         splits = make_splits(conversion.cases, card, request.seed, lesion_ml)
         block = DatasetBlock(
@@ -187,22 +194,31 @@ def _prepare(workspace: Workspace, card: Card, request: Request, workers: int, p
     return block
 
 
-def _phantom_release(folder: Path, card: Card, request: Request, workers: int) -> Path:
-    """Write the phantom release, unless the very same lies there complete already; returns its top folder."""
-    from mvp_bench.datasets.phantom import write_phantom_release  # nilearn: only where it is needed
+def _check_source(source: Path, workspace: Workspace) -> None:
+    """Refuse a phantom release under a real one's name, and a folder that the workspace lies in: what was prepared
+    before would be read as part of the release."""
+    if any((folder / MANIFEST).is_file() for folder in (source, source.parent)) or any(source.glob(f"*/{MANIFEST}")):
+        raise InputError(
+            f"--source {source}",
+            found=f"a phantom release ({MANIFEST})",
+            expected="a real release",
+            fix="Prepare phantoms with --phantom, so that they are known as such.",
+        )
+    if workspace.datasets.resolve().is_relative_to(source.resolve()):
+        raise InputError(
+            f"--source {source}",
+            found=f"the workspace's own {workspace.datasets} inside it",
+            expected="the folder of one unpacked release",
+            fix="Point --source at the release itself, or put the workspace elsewhere with --root.",
+        )
 
-    assert request.phantom is not None
-    target, record = folder / PHANTOM, folder / PHANTOM / "phantom.json"
-    wanted = {"request": request.as_json(), "code_version": code_version()}
-    if record.is_file():
-        written = read_json(record)
-        if {key: written.get(key) for key in wanted} == wanted:
-            return target / written["top"]
-    with atomic_directory(target) as temporary:
-        top = write_phantom_release(card, temporary, request.phantom, request.seed, workers)
-        relative = Path(top).relative_to(temporary)
-        write_json(temporary / record.name, {**wanted, "top": relative.as_posix()})
-    return target / relative
+
+def _useful_workers(conversion: Conversion) -> int:
+    """Processes that pay: starting one costs about as much as reading BYTES_PER_WORKER."""
+    originals = {item.target: item.source for item in conversion.derived}
+    paths = [Path(p) for case in conversion.cases.values() for p in (*case.images.values(), case.label) if p]
+    size = sum(path.stat().st_size for path in (originals.get(path, path) for path in paths) if path.is_file())
+    return 1 + int(size // BYTES_PER_WORKER)
 
 
 @contextlib.contextmanager

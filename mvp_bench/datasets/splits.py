@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from mvp_bench.datasets.schema import Card, Case, Fold, Splits
 from mvp_bench.errors import InputError
@@ -119,6 +118,8 @@ def _ratio(patients: list[str], strata: Mapping[str, int], card: Card, seed: int
 
 
 def _k_fold(patients: list[str], strata: Mapping[str, int], card: Card, seed: int) -> list[Parts]:
+    from sklearn.model_selection import KFold, StratifiedKFold  # slow to import, and used here only
+
     k = card.split.k
     _at_least(k, patients, card, f"k_fold with k = {k} needs a patient in each fold")
     labels = [strata[patient] for patient in patients]

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from mvp_bench.errors import InputError
@@ -26,6 +27,8 @@ single-precision headers (about 1e-4 mm at 200 mm), far below anything an overla
 INTEGER_TOLERANCE = 1e-3
 """Label values may differ from whole numbers by this much (files that went through floating point)."""
 _GZIP = b"\x1f\x8b"
+_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
+"""What gzip and nibabel raise for damaged files."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def read_volume(path: Path) -> Volume:
         content = gzip.decompress(raw) if packed else raw
         image = _from_bytes(content)
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError) as error:
+    except _UNREADABLE as error:
         raise InputError(
             path,
             found=f"a truncated or corrupt file ({str(error) or type(error).__name__})",
@@ -84,7 +87,7 @@ def read_volume(path: Path) -> Volume:
             fix="Download or copy it again; to go on without this case name it in converter_options.exclude of a card "
             "of your own.",
         ) from error
-    if data.dtype.kind not in "iufb":
+    if data.dtype.kind not in "iuf":
         raise InputError(path, found=f"voxels of type {data.dtype}", expected="whole or real numbers")
     return Volume(data, _grid(path, image), digest, len(raw))
 
@@ -97,7 +100,7 @@ def read_grid(path: Path) -> Grid:
     """
     try:
         return _grid(path, nib.load(path))
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError) as error:
+    except _UNREADABLE as error:
         raise InputError(path, found=f"no readable NIfTI header ({error})", expected="a NIfTI file") from error
 
 
@@ -128,21 +131,21 @@ def write_volume(path: Path, data: NDArray, grid: Grid) -> None:
         nib.save(image, temporary)
 
 
-def whole_numbers(path: Path, data: NDArray) -> tuple[NDArray[np.int64], bool]:
+def whole_numbers(path: Path, data: NDArray) -> tuple[NDArray[np.integer], bool]:
     """Label values as integers, and whether any had to be rounded.
 
     Raises:
         InputError: if a value is not within INTEGER_TOLERANCE of a whole number.
     """
-    if data.dtype.kind in "iub":
-        return data.astype(np.int64), False
+    if data.dtype.kind in "iu":
+        return data, False
     rounded = np.rint(data)
     off = np.abs(data - rounded)
     if not np.isfinite(off).all() or off.max(initial=0.0) > INTEGER_TOLERANCE:
         worst = data.ravel()[int(np.argmax(np.where(np.isfinite(off), off, np.inf)))]
         raise InputError(path, found=f"the label value {worst}", expected="whole numbers")
     # nnU-Net reads in single precision and truncates: 0.99999997 would become 0
-    return rounded.astype(np.int64), bool((data.astype(np.float32) != rounded).any())
+    return rounded.astype(np.int32), bool((data.astype(np.float32) != rounded).any())
 
 
 def _read_bytes(path: Path) -> bytes:

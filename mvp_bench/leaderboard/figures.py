@@ -62,11 +62,12 @@ def leaderboard_figure(leaderboards: Leaderboards, path: Path, layout: Layout | 
         layout: sizes.
     """
     with style.context("default"), atomic_path(path) as temporary:
-        figure = _draw(ranking_rows(leaderboards.segmentation, leaderboards.classification), layout or Layout())
+        figure = _draw(leaderboards, layout or Layout())
         figure.savefig(temporary, format="png", facecolor="white", metadata={"Software": None})
 
 
-def _draw(rows: pd.DataFrame, layout: Layout) -> Figure:
+def _draw(leaderboards: Leaderboards, layout: Layout) -> Figure:
+    rows = ranking_rows(leaderboards.segmentation, leaderboards.classification)
     if rows.empty:
         figure = Figure(figsize=(layout.width, 1), dpi=layout.dpi)
         FigureCanvasAgg(figure)
@@ -77,7 +78,7 @@ def _draw(rows: pd.DataFrame, layout: Layout) -> Figure:
     styles = _styles(rows)
     columns = [rows[rows["kind"] == kind] for kind in ("segmentation", "classification")]
     columns = [column for column in columns if len(column)]
-    caption = textwrap.wrap(_caption(rows), 165)
+    caption = textwrap.wrap(_caption(rows, leaderboards.confidence), 165)
     bottom = layout.caption_line * (len(caption) + 1.2) + layout.legend
     body = max(sum(_height(panel, layout) for _, panel in column.groupby(_PANEL)) for column in columns)
     height = layout.heading + body + bottom
@@ -95,7 +96,7 @@ def _draw(rows: pd.DataFrame, layout: Layout) -> Figure:
             wide = layout.width / len(columns) - layout.gap - label_width - layout.number_width
             box = (left + label_width, height - top - layout.above_axes - tall, wide, tall)
             axes = figure.add_axes((box[0] / layout.width, box[1] / height, box[2] / layout.width, box[3] / height))
-            _panel(axes, panel, styles, several)
+            _panel(axes, panel, styles, several, label_width)
             top += _height(panel, layout)
     _legend(figure, height, bottom, layout)
     for line, text in enumerate(caption):
@@ -104,8 +105,10 @@ def _draw(rows: pd.DataFrame, layout: Layout) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, panel: pd.DataFrame, styles: dict[str, tuple[str, str]], several: bool) -> None:
-    """One task: a row per entry, best intervals on their own axis."""
+def _panel(
+    axes: Axes, panel: pd.DataFrame, styles: dict[str, tuple[str, str]], several: bool, label_width: float
+) -> None:
+    """One task: a row per entry, on an axis of its own."""
     positions = np.arange(len(panel))[::-1]
     scratch = panel.loc[panel["method"] == SCRATCH, "mean"].dropna()
     for value in scratch:
@@ -119,7 +122,7 @@ def _panel(axes: Axes, panel: pd.DataFrame, styles: dict[str, tuple[str, str]], 
             )
             continue
         if not np.isnan(row["difference_to_scratch"]):
-            number += f" ({row['difference_to_scratch']:+.3f})".replace("-", "\N{MINUS SIGN}")
+            number += f" ({round(row['difference_to_scratch'], 3) + 0.0:+.3f})".replace("-", "\N{MINUS SIGN}")
         axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
         filled = row["verdict"] in (BETTER, WORSE) or row["method"] == SCRATCH
         face = colour if filled else "white"
@@ -138,11 +141,10 @@ def _panel(axes: Axes, panel: pd.DataFrame, styles: dict[str, tuple[str, str]], 
     title = task_label(first["task"])
     if several:
         title += f" \N{MIDDLE DOT} {condition_label(*(first[name] for name in _CONDITION))}"
-    axes.set_title(title, fontsize=9.5, fontweight="bold", loc="left", pad=4)
-    axes.annotate(
-        f"{n_patients} patients", (1.0, 1.0), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points",
-        fontsize=8.5, ha="right", va="bottom", color="#555555",
-    )  # fmt: skip
+    above = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
+    # From the labels' left edge, so that a long title stays clear of the numbers' column.
+    axes.annotate(title, (0, 1), xytext=(-72 * label_width, 5), fontsize=9.5, fontweight="bold", **above)
+    axes.annotate(f"{n_patients} patients", (1.02, 1), xytext=(0, 5), fontsize=8.5, color="#555555", **above)
     axes.tick_params(axis="both", length=0)
     axes.tick_params(axis="x", labelsize=8, labelcolor="#555555", pad=2)
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.8)
@@ -199,13 +201,13 @@ def _legend(figure: Figure, height: float, bottom: float, layout: Layout) -> Non
     )  # fmt: skip
 
 
-def _caption(rows: pd.DataFrame) -> str:
+def _caption(rows: pd.DataFrame, confidence: float) -> str:
     conditions = rows[_CONDITION].drop_duplicates().sort_values(_CONDITION).itertuples(index=False)
     what = "; ".join(condition_label(*condition) for condition in conditions)
     scored = rows[rows["mean"].notna()]
     seeds = seeds_label(int(scored["n_seeds"].min()), int(scored["n_seeds"].max())) if len(scored) else "no seeds"
     return (
         f"{what[0].upper()}{what[1:]}; {seeds}. "
-        "Markers: mean over test cases; bars: 95 % bootstrap interval over patients. "
+        f"Markers: mean over test cases; bars: {100 * confidence:g} % bootstrap interval over patients. "
         "Right: the mean and, in brackets, its difference to scratch (bold: called better). Each task has its own axis."
     )

@@ -21,14 +21,14 @@ def entry_labels(rows: pd.DataFrame) -> pd.Series:
     """
     labels = rows["method"].astype(str)
     for extra in ("encoder", "stem", "plan_hash", "config_hash", "encoder_hash"):
-        if (
-            extra in rows
-            and (ambiguous := pd.DataFrame({"task": rows["task"], "label": labels}).duplicated(keep=False)).any()
-        ):
-            # Every row of such a method, so that it has one name on all tasks.
-            methods = set(rows.loc[ambiguous, "method"])
-            named = rows["method"].isin(methods)
-            labels = labels.where(~named, labels + " " + rows[extra].astype(str).str.slice(0, 12))
+        if extra not in rows:
+            continue
+        values = rows[extra].astype(str)
+        ambiguous = pd.DataFrame({"task": rows["task"], "label": labels}).duplicated(keep=False)
+        varied = values[ambiguous].groupby(labels[ambiguous]).nunique()
+        # All rows of such a name, so that a method is called the same on every task.
+        named = labels.isin(varied.index[varied > 1])
+        labels = labels.where(~named, labels + " " + values.str.slice(0, 12))
     return labels
 
 

@@ -62,8 +62,8 @@ def interval(draws: npt.NDArray[np.floating], n: int, confidence: float) -> tupl
 def signed_rank_p(differences: npt.NDArray[np.floating]) -> float:
     """Two-sided p value of Wilcoxon's signed-rank test of paired differences (P,), exact also with ties.
 
-    Zero differences are dropped, ties share their mean rank, and the rank sum is compared with its distribution over all
-    sign patterns of the ranks at hand. (``scipy.stats.wilcoxon`` falls back on a normal approximation or on random
+    Zero differences are dropped, ties share their mean rank, and the rank sum is compared with its distribution over
+    all sign patterns of the ranks at hand. (``scipy.stats.wilcoxon`` falls back on a normal approximation or on random
     permutations as soon as there are ties, as there always are between right and wrong classifications.)
 
     Args:

@@ -55,6 +55,8 @@ class Leaderboards:
     per_case: pd.DataFrame
     cost: pd.DataFrame
     open_cells: tuple[OpenCell, ...]
+    confidence: float
+    """Level of all intervals."""
 
 
 def build_leaderboards(cells: Cells, statistics: StatisticsConfig, seed: int) -> Leaderboards:
@@ -67,7 +69,9 @@ def build_leaderboards(cells: Cells, statistics: StatisticsConfig, seed: int) ->
     by_region = _frame(segmentation, SEGMENTATION_COLUMNS)
     by_metric = _frame(classification, CLASSIFICATION_COLUMNS)
     overall = overall_table(by_region, by_metric)
-    return Leaderboards(overall, by_region, by_metric, _per_case(cells), _cost(cells), cells.open)
+    return Leaderboards(
+        overall, by_region, by_metric, _per_case(cells), _cost(cells), cells.open, statistics.confidence
+    )
 
 
 def write_leaderboards(workspace: Workspace, statistics: StatisticsConfig, seed: int) -> Leaderboards:

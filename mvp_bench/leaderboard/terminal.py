@@ -19,6 +19,7 @@ from mvp_bench.progress import console as default_console
 
 _CONDITION = ["source", "profile", "mode", "label_fraction"]
 _ENTRY = ["method", "encoder", "stem"]
+_METHODS_ON_ONE_LINE = 4  # with more, intervals stand below the means, so that the table fits a terminal
 
 
 def print_leaderboards(leaderboards: Leaderboards, console: Console = default_console) -> None:
@@ -32,7 +33,8 @@ def print_leaderboards(leaderboards: Leaderboards, console: Console = default_co
     for condition, group in rows.groupby(_CONDITION, sort=True):
         overall = leaderboards.overall[leaderboards.overall["task"] == ALL_TASKS]
         same = (overall[_CONDITION] == pd.Series(condition, index=_CONDITION)).all(axis=1)
-        title = condition_label(*group[_CONDITION].iloc[0])
+        condition_text = condition_label(*group[_CONDITION].iloc[0])
+        title = f"Mean with {100 * leaderboards.confidence:g} % interval over patients ({condition_text})"
         console.print(_table(group, overall[same], title))
     _print_open(leaderboards, console)
 
@@ -40,7 +42,8 @@ def print_leaderboards(leaderboards: Leaderboards, console: Console = default_co
 def _table(rows: pd.DataFrame, overall: pd.DataFrame, title: str) -> Table:
     rows = rows.assign(label=entry_labels(rows))
     methods = rows[["method", "label", *_ENTRY[1:]]].drop_duplicates("label")
-    table = Table(title=f"Mean with 95 % interval over patients ({escape(title)})", title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
+    between = " " if len(methods) <= _METHODS_ON_ONE_LINE else "\n"
     table.add_column("task", no_wrap=True)
     table.add_column("metric", no_wrap=True)
     for label in methods["label"]:
@@ -49,32 +52,34 @@ def _table(rows: pd.DataFrame, overall: pd.DataFrame, title: str) -> Table:
     for _, task in rows.groupby(["kind", "task", "data_hash", "splits_hash"], sort=False):
         first = task.iloc[0]
         by_label = {row["label"]: row for row in task.to_dict("records")}
-        cells = [_cell(by_label.get(label)) for label in methods["label"]]
+        cells = [_cell(by_label.get(label), between) for label in methods["label"]]
         table.add_row(escape(task_label(first["task"])), METRIC_NAMES[first["metric"]], *cells)
     table.add_section()
     merged = methods.merge(overall, on=_ENTRY, how="left")
     ranks = [
-        "-" if np.isnan(r.mean_rank) else f"{r.mean_rank:.2f} ({r.n_tasks:.0f} tasks)" for r in merged.itertuples()
+        "-" if np.isnan(rank) else f"{rank:.2f}{between}({n:.0f} task{'s' * (n != 1)})"
+        for rank, n in zip(merged["mean_rank"], merged["n_tasks"], strict=True)
     ]
     table.add_row("all tasks", "mean rank", *ranks)
     return table
 
 
-def _cell(row: dict[Hashable, Any] | None) -> str:
+def _cell(row: dict[Hashable, Any] | None, between: str) -> str:
     if row is None:
         return "-"
     if np.isnan(row["mean"]):
         return "[red]no result[/]"
     text = f"{row['mean']:.3f}"
     if not np.isnan(row["ci_low"]):
-        text += escape(f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]")
+        text += between + escape(f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}]")
     return f"[bold]{text}[/]" if row["rank"] == 1 and row["verdict"] == BETTER else text
 
 
 def _print_open(leaderboards: Leaderboards, console: Console) -> None:
     if not leaderboards.open_cells:
         return
-    table = Table(title=f"{len(leaderboards.open_cells)} cells without a result", title_justify="left")
+    count = len(leaderboards.open_cells)
+    table = Table(title=f"{count} cell{'s' * (count != 1)} without a result", title_justify="left")
     for name in ("task", "method", "cell", "status", "why"):
         table.add_column(name)
     for cell in leaderboards.open_cells:

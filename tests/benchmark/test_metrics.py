@@ -147,7 +147,7 @@ def test_dice_score_of_nothing_is_undefined() -> None:
     assert dice_score(2, 3, 4) == pytest.approx(4 / 7)
 
 
-# -------------------------------------------------------------------------------------------------------- classification
+# ------------------------------------------------------------------------------------------------------- classification
 
 
 def three_class_rows(n: int = 60, seed: int = 0) -> pd.DataFrame:
@@ -202,7 +202,7 @@ def test_bad_predictions_are_refused(truth: list[str], probabilities: list, mess
         classification_rows(["a"], ["a"], truth, np.array(probabilities), ["LGG", "HGG"])
 
 
-# ------------------------------------------------------------------------------------------------------ the per-case file
+# ---------------------------------------------------------------------------------------------------- the per-case file
 
 
 def test_segmentation_file_round_trips_to_the_bit(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_classification_file_round_trips_to_the_bit(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "per_case.csv").write_text(text)
-    with pytest.raises(InputError, match="per_case.csv"):
+    with pytest.raises(InputError, match=r"per_case\.csv"):
         read_per_case(tmp_path / "per_case.csv", "segmentation")
 
 

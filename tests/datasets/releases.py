@@ -26,9 +26,7 @@ def image(path: Path, affine: np.ndarray = SRI24, shape: tuple[int, ...] = SHAPE
     return save(path, np.full(shape, fill, np.float32) if fill is not None else data, affine)
 
 
-def mask(
-    path: Path, values: Iterable[float] = (1, 2, 3), affine: np.ndarray = SRI24, dtype: Any = np.uint8
-) -> Path:
+def mask(path: Path, values: Iterable[float] = (1, 2, 3), affine: np.ndarray = SRI24, dtype: Any = np.uint8) -> Path:
     """A mask with four voxels of each value."""
     data = np.zeros(SHAPE, dtype)
     for index, value in enumerate(values):

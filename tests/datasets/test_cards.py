@@ -82,7 +82,9 @@ def test_find_card_takes_id_name_and_full_name() -> None:
         assert find_card(cards, name).id == 501
 
 
-@pytest.mark.parametrize(("wrong", "near"), [("BraTS2023-PEDS", "BraTS2023-PED"), ("507", "506 VSseg"), ("adhd200", "ADHD-200")])
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("BraTS2023-PEDS", "BraTS2023-PED"), ("507", "506 VSseg"), ("adhd200", "ADHD-200")]
+)
 def test_unknown_dataset_lists_near_ones(wrong: str, near: str) -> None:
     with pytest.raises(InputError, match=f"Did you mean.*{near}"):
         find_card(load_cards(None), wrong)

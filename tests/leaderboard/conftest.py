@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,17 +137,13 @@ class CellFactory:
         return classification_rows(cases, patients, [classes[i] for i in truth], probabilities, classes)
 
 
+@pytest.fixture(scope="session")
+def cells_in() -> Callable[..., CellFactory]:
+    """Make a factory for a folder: ``cells_in(root, patients=12)``."""
+    return lambda root, patients=12: CellFactory(Workspace(root), patients)
+
+
 @pytest.fixture
 def cells(tmp_path: Path) -> CellFactory:
     """An empty workspace and the means to fill it."""
     return CellFactory(Workspace(tmp_path))
-
-
-@pytest.fixture
-def cells_in() -> Callable[[Path], CellFactory]:
-    """The same for any folder."""
-    return lambda root: CellFactory(Workspace(root))
-
-
-def read_json(path: Path) -> dict:
-    return json.loads(path.read_text())

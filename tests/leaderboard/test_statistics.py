@@ -30,7 +30,7 @@ from mvp_bench.leaderboard.statistics import (
 CONFIG = StatisticsConfig(bootstrap_samples=600)
 
 
-# ------------------------------------------------------------------------------------------------------------- intervals
+# ------------------------------------------------------------------------------------------------------------ intervals
 
 
 def visits(rng: np.random.Generator, shift: float = 0.0, n_patients: int = 10) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def test_bootstrap_of_different_patients_is_not_paired() -> None:
         all_patients.minus(without_one)
 
 
-# ------------------------------------------------------------------------------------------------------------ estimators
+# ----------------------------------------------------------------------------------------------------------- estimators
 
 
 def repeated(rows: pd.DataFrame, weights: np.ndarray) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def test_a_region_that_is_never_defined_is_left_out_of_the_mean() -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------- tests, ranks, verdicts
+# ----------------------------------------------------------------------------------------------- tests, ranks, verdicts
 
 
 def slow_signed_rank_p(differences: list[float]) -> float:

@@ -15,6 +15,7 @@ from mvp_bench.datasets.schema import Card, Exclusion
 from mvp_bench.registry import CONVERTERS
 
 PATH = re.compile(r"(?:.*/)?(?P<set>Train|Test)(?:ing)?Data/(?P<number>\d+)/(?P<name>[^/]+)", re.IGNORECASE)
+SETS = {"train": "training", "test": "test"}
 CONTRASTS = {"t1": "t1", "t1_ir": "t1ir", "t2_flair": "flair"}
 MERGED = {1: 2, 2: 2, 3: 3, 4: 3, 5: 1, 6: 1, 7: 0, 8: 0}
 """LabelsForTraining (cortical grey matter, basal ganglia, white matter, lesions, extracerebral CSF, ventricles,
@@ -46,7 +47,7 @@ def convert(source: Path, card: Card, output: Path) -> Conversion:
         if not match:
             unread.append(Exclusion(what=file.key, reason="not in TrainingData/<number>/ or TestData/<number>/"))
             continue
-        groups = {"set": match["set"].lower(), "number": match["number"], "patient": match["number"]}
+        groups = {"set": SETS[match["set"].lower()], "number": match["number"], "patient": match["number"]}
         name = match["name"].lower()
         if name in CONTRASTS:
             found.append(Found(file, CONTRASTS[name], groups))

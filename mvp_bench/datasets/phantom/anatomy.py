@@ -84,6 +84,10 @@ class Atlas:
         out *= np.float32(1 / 255)
         return out
 
+    def sample_channel(self, name: str, points: Array) -> Array:
+        """(n,) trilinear values of one channel."""
+        return self.sample(points)[:, CHANNELS.index(name)]
+
     def is_near(self, mask: str, points: Array) -> npt.NDArray[np.bool_]:
         """(n,) whether points (n, 3) lie within NEAR_MM of a mask ("strip" or "head")."""
         shape = np.array(self.data.shape[:3], np.int32)
