@@ -12,13 +12,14 @@ import numpy as np
 
 from mvp_bench.datasets.conversion import Conversion, ConverterOptions, Found, compiled, natural, no_release
 from mvp_bench.datasets.derive import Derived
+from mvp_bench.datasets.integrity import LABEL
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Repair
 from mvp_bench.datasets.volumes import grid_difference, read_grid, read_volume, whole_numbers
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log
 from mvp_bench.workspace import hash_file
 
-LABEL, BRAIN_MASK = "label", "mask"
+BRAIN_MASK = "mask"
 ClassOf = Callable[[Mapping[str, str]], tuple[str | None, str]]
 """Named groups of a case -> its class, or None and the reason why it has none."""
 Keep = Callable[[dict[str, Case]], tuple[dict[str, Case], list[Exclusion]]]

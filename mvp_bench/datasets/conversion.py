@@ -130,7 +130,12 @@ def image_files(source: Path) -> Iterator[ImageFile]:
             found="a file" if source.exists() else "no such folder",
             expected="the folder of an unpacked release",
         )
+    entered: set[Path] = set()  # links may lead in a circle
     for folder, folders, files in os.walk(source, followlinks=True):
+        if (real := Path(folder).resolve()) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
         folders[:] = sorted((f for f in folders if not _LITTER.match(f)), key=natural)
         for name in sorted(files, key=natural):
             ending = next((e for e in IMAGE_ENDINGS if name.lower().endswith(e)), None)

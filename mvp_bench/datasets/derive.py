@@ -42,12 +42,12 @@ class Derived:
         done = []
         if self.kind == "label":
             changes = ", ".join(f"{old} to {new}" for old, new in self.label_map.items())
-            done.append(f"label values {changes} changed" if changes else "label values rounded to whole numbers")
+            done += [f"label values {changes} changed"] if changes else []
         if self.grid:
             done.append(f"resampled linearly onto the grid of {self.grid.name} by the headers, not registered")
         if self.mask:
             done.append(f"set to 0 outside the brain mask {self.mask.name}")
-        return "; ".join(done)
+        return "; ".join(done) or "written anew in three dimensions and with whole label values, as nnU-Net needs"
 
 
 def write_derived(derived: Derived) -> None:

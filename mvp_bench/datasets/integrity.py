@@ -20,6 +20,8 @@ from mvp_bench.errors import InputError
 from mvp_bench.parallel import run_all
 from mvp_bench.workspace import hash_of
 
+LABEL = "label"
+"""Role of the mask among a case's files; the other roles are the modalities."""
 EXCLUDE_HINT = "Mend the file, or name the case in converter_options.exclude of a card of your own."
 
 
@@ -40,14 +42,15 @@ class CaseReport:
     Attributes:
         label_voxels: label value -> number of voxels, background left out.
         voxel_ml: volume of a voxel in millilitres.
-        rounded_label: the mask's values are whole only after rounding, so it must be written anew.
+        rewrite: roles whose files must be written anew: nnU-Net refuses a fourth dimension of length 1, and would cut
+            off label values that are whole only after rounding.
     """
 
     case: str
     files: tuple[FileRecord, ...]
     label_voxels: dict[int, int]
     voxel_ml: float
-    rounded_label: bool
+    rewrite: tuple[str, ...] = ()
 
     @property
     def lesion_ml(self) -> float:
@@ -91,7 +94,8 @@ def hash_data(reports: Mapping[str, CaseReport]) -> str:
 
 
 def _check_case(job: _Job) -> CaseReport:
-    records = []
+    records: list[FileRecord] = []
+    rewrite: list[str] = []
     reference: tuple[Grid, str] | None = None
     for modality, text in job.case.images.items():
         if text is None:
@@ -102,16 +106,17 @@ def _check_case(job: _Job) -> CaseReport:
         reference = reference or (volume.grid, path.name)
         _check_grid(path, volume, reference)
         records.append(FileRecord(modality, path.name, volume.bytes, volume.sha256))
+        rewrite += [modality] if volume.squeezed else []
     assert reference is not None  # a Case has at least one image
     counts: dict[int, int] = {}
-    rounded = False
     if job.case.label:
         path = Path(job.case.label)
         volume = read_volume(path)
         _check_grid(path, volume, reference)
         counts, rounded = _check_label(path, volume, job.labels)
-        records.append(FileRecord("label", path.name, volume.bytes, volume.sha256))
-    return CaseReport(job.case_id, tuple(records), counts, reference[0].voxel_ml, rounded)
+        records.append(FileRecord(LABEL, path.name, volume.bytes, volume.sha256))
+        rewrite += [LABEL] if rounded or volume.squeezed else []
+    return CaseReport(job.case_id, tuple(records), counts, reference[0].voxel_ml, tuple(rewrite))
 
 
 def _check_image(path: Path, volume: Volume) -> None:
@@ -170,7 +175,7 @@ def _no_image_of_two_patients(reports: Mapping[str, CaseReport], cases: Mapping[
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for case_id, report in reports.items():
         for record in report.files:
-            if record.role != "label":  # two empty masks are equal
+            if record.role != LABEL:  # two empty masks are equal
                 owners[record.sha256].setdefault(cases[case_id].patient, f"{case_id} ({record.name})")
     for patients in owners.values():
         if len(patients) > 1:

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from mvp_bench.config import PhantomConfig
 from mvp_bench.datasets.conversion import Conversion, Converter
 from mvp_bench.datasets.dataset_json import dataset_json
 from mvp_bench.datasets.derive import Derived, write_derived
-from mvp_bench.datasets.integrity import CaseReport, check_cases, hash_data
+from mvp_bench.datasets.integrity import LABEL, CaseReport, check_cases, hash_data
 from mvp_bench.datasets.phantom import MANIFEST, write_phantom_release
 from mvp_bench.datasets.prepared import RELEASE, dataset_json_path, is_prepared, load_block, not_prepared
-from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Repair
+from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Modality, Repair
 from mvp_bench.datasets.splits import make_splits
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import run_all, worker_pool
@@ -34,6 +34,8 @@ PHANTOM = "phantom"
 """Folder of the phantom release in the dataset's folder."""
 BYTES_PER_WORKER = 50_000_000
 """Files of this size in all, compressed, are worth another process."""
+DESCRIPTIVE = {"title", "patient_rule", "licence", "access", "url", "folder", "citation", "metrics", "traps", "paper"}
+"""Fields of a card on which the preparation does not depend."""
 DERIVED_FOLDERS = ("images", "labels")
 """Folders of files made anew."""
 
@@ -47,7 +49,7 @@ class Request:
     phantom: PhantomConfig | None
     seed: int
     card: str
-    """Hash of the card."""
+    """Hash of the card's fields on which the preparation depends."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -133,7 +135,7 @@ def _request(
     workspace: Workspace, card: Card, source: Path | None, phantom: PhantomConfig | None, seed: int
 ) -> Request | None:
     """What is asked for; None if nothing is named and no release lies in the workspace."""
-    card_hash = hash_of(card)
+    card_hash = hash_of(card.model_dump(mode="json", exclude={*DESCRIPTIVE, "expected_cases"}))
     if phantom:
         return Request("phantom", PHANTOM, phantom, seed, card_hash)
     if source is None and release_folder(workspace, card).is_dir():
@@ -163,7 +165,7 @@ def _prepare(workspace: Workspace, card: Card, request: Request, workers: int) -
         with worker_pool(min(workers, _useful_workers(conversion))) as pool:
             run_all(pool, write_derived, conversion.derived, f"mend {card.name}")
             reports = check_cases(conversion.cases, card, pool)
-            conversion, reports = _round_labels(conversion, reports, card, staging, pool)
+            conversion, reports = _rewrite_flawed(conversion, reports, card, staging, pool)
         lesion_ml = {case: report.lesion_ml for case, report in reports.items()}
         splits = make_splits(conversion.cases, card, request.seed, lesion_ml)
         block = DatasetBlock(
@@ -235,20 +237,31 @@ def _staging(folder: Path) -> Iterator[Path]:
             folder.rmdir()
 
 
-def _round_labels(
+def _rewrite_flawed(
     conversion: Conversion, reports: dict[str, CaseReport], card: Card, staging: Path, pool: Executor
 ) -> tuple[Conversion, dict[str, CaseReport]]:
-    """Write masks anew whose values are whole only after rounding: nnU-Net would cut them off."""
+    """Write files anew that the check could read and nnU-Net could not (see CaseReport.rewrite)."""
     changed: dict[str, Case] = {}
     derived: list[Derived] = []
     for name, report in reports.items():
-        label = conversion.cases[name].label
-        if report.rounded_label and label:
-            derived.append(Derived(Path(label), staging / "labels" / f"{name}.nii.gz", "label"))
-            changed[name] = conversion.cases[name].model_copy(update={"label": str(derived[-1].target)})
+        if not report.rewrite:
+            continue
+        case = conversion.cases[name]
+        images = dict(case.images)
+        label = case.label
+        for role in report.rewrite:
+            if role == LABEL:
+                item = Derived(Path(str(label)), staging / "labels" / f"{name}.nii.gz", "label")
+                label = str(item.target)
+            else:
+                modality = cast(Modality, role)
+                item = Derived(Path(str(images[modality])), staging / "images" / f"{name}_{role}.nii.gz", "image")
+                images[modality] = str(item.target)
+            derived.append(item)
+        changed[name] = case.model_copy(update={"images": images, "label": label})
     if not changed:
         return conversion, reports
-    run_all(pool, write_derived, derived, f"round the labels of {card.name}")
+    run_all(pool, write_derived, derived, f"mend {card.name}")
     repairs = [Repair(what=str(item.source), repair=item.in_words()) for item in derived]
     checked = {name: report for name, report in reports.items() if name not in changed}
     checked |= check_cases(

@@ -95,7 +95,9 @@ def _ratio(patients: list[str], strata: Mapping[str, int], card: Card, seed: int
     _at_least(int(used.sum()), patients, card, "the split needs one patient in each part")
     by_class = card.kind == "classification" and card.split.stratify == "class"
     if by_class:
-        _at_least_per_class(int(used.sum()), strata, card)
+        _at_least_per_class(int(used[0] + used[2]), strata, card)
+        in_all = len(card.classes) * int(used[0] + used[2]) + int(used[1])
+        _at_least(in_all, patients, card, "every class needs a patient to train on and one to test on")
     rng = np.random.default_rng([seed, card.id])
     groups: dict[int, list[str]] = defaultdict(list)
     for patient in patients:
@@ -186,7 +188,7 @@ def _at_least(needed: int, patients: Sequence[str], card: Card, why: str) -> Non
     if len(patients) < needed:
         raise InputError(
             f"dataset {card.dataset_name}",
-            found=f"{len(patients)} patient{'s' if len(patients) != 1 else ''}",
+            found=_patients(len(patients)),
             expected=f"at least {needed}: {why}",
             fix="Add patients, or choose another split in a card of your own.",
         )
@@ -198,7 +200,11 @@ def _at_least_per_class(needed: int, strata: Mapping[str, int], card: Card) -> N
         if counts[index] < needed:
             raise InputError(
                 f"dataset {card.dataset_name}, class {name}",
-                found=f"{counts[index]} patients",
-                expected=f"at least {needed}: the split needs patients of every class",
+                found=_patients(counts[index]),
+                expected=f"at least {needed}: every class is trained on and tested",
                 fix="Check that the release is complete, or choose another split in a card of your own.",
             )
+
+
+def _patients(count: int) -> str:
+    return f"{count} patient{'s' if count != 1 else ''}"

@@ -51,12 +51,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Volume:
-    """A file's content, and what identifies it."""
+    """A file's content, and what identifies it.
+
+    ``squeezed``: the file has a fourth dimension of length 1, which is dropped here but which nnU-Net refuses.
+    """
 
     data: NDArray
     grid: Grid
     sha256: str
     bytes: int
+    squeezed: bool = False
 
 
 def read_volume(path: Path) -> Volume:
@@ -89,7 +93,8 @@ def read_volume(path: Path) -> Volume:
         ) from error
     if data.dtype.kind not in "iuf":
         raise InputError(path, found=f"voxels of type {data.dtype}", expected="whole or real numbers")
-    return Volume(data, _grid(path, image), digest, len(raw))
+    grid = _grid(path, image)
+    return Volume(data.reshape(grid.shape), grid, digest, len(raw), squeezed=data.ndim > 3)
 
 
 def read_grid(path: Path) -> Grid:
@@ -162,12 +167,12 @@ def _from_bytes(content: bytes) -> nib.Nifti1Image:
 
 
 def _grid(path: Path, image: nib.Nifti1Image) -> Grid:
-    if len(image.shape) != 3:
+    if len(image.shape) < 3 or any(length != 1 for length in image.shape[3:]):
         raise InputError(path, found=f"{len(image.shape)} dimensions {image.shape}", expected="a 3-D volume")
     affine = np.asarray(image.affine, dtype=float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(path, found="a header without usable orientation and spacing", expected="a valid affine")
-    return Grid(tuple(int(n) for n in image.shape), affine)  # type: ignore[arg-type]
+    return Grid(tuple(int(n) for n in image.shape[:3]), affine)  # type: ignore[arg-type]
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ AdamW with a cosine schedule. The last epoch's network is tested: no choice is m
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -124,7 +125,7 @@ class _Training:
         warmup = max(1, round(total * self.config.warmup_fraction))
         if step < warmup:
             return self.config.learning_rate * (step + 1) / warmup
-        return self.config.learning_rate * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, total - warmup)))
+        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     def _step(self, cases: list[str], generator: np.random.Generator) -> float:
         arrays = []

@@ -70,7 +70,8 @@ def save_encoder(encoder: nn.Module, path: Path, preset: str) -> str:
     """Write an encoder's tensors atomically, the preset's name in the file's header; returns the file's SHA-256."""
     with atomic_path(path) as temporary:
         # Through bytes: safetensors' own writer makes a file that only its owner may read, whatever the umask.
-        temporary.write_bytes(save(encoder_state(encoder), {"encoder": preset, "format": "mvp_bench 1"}))
+        # One entry of metadata only: the order of several differs from run to run.
+        temporary.write_bytes(save(encoder_state(encoder), {"encoder": preset}))
     return hash_file(path)
 
 

@@ -50,7 +50,7 @@ def load_checkpoint(path: Path, identity: Identity) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(
             path,
-            found=f"not a whole checkpoint ({str(error).splitlines()[0]})",
+            found=f"not a whole checkpoint ({type(error).__name__})",
             expected="a checkpoint written by mvp_pretrain",
             fix="Delete it and start the same command again.",
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 from collections.abc import Sequence
@@ -214,7 +215,7 @@ def _write(
         encoder=spec.name,
         modalities=list(census.modalities),
         method=config.method,
-        config=dict(identity),
+        config=json.loads(json.dumps(identity)),
         config_hash=hash_of(identity),
         spacing=census.spacing,
         patch_size=patch,

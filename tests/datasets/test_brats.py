@@ -41,6 +41,13 @@ def test_nested_top_folders_litter_and_both_endings(tmp_path: Path, ending: str)
     assert list(reasons(conversion).values()) == ["in a folder old/"]
 
 
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    top = brats_release(tmp_path, cases=2)
+    (top / "BraTS-PED-00000-000" / "up").symlink_to(top)
+    conversion = convert(shipped(501), top)
+    assert len(conversion.cases) == 2 and not conversion.excluded
+
+
 def test_validation_cases_without_mask_are_listed(tmp_path: Path) -> None:
     top = brats_release(tmp_path, "MET", cases=2).parent
     brats_case(top / "ASNR-MICCAI-BraTS2023-MET-Challenge-TrainingData_Additional", "BraTS-MET-00086-000")

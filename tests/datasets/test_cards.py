@@ -10,6 +10,7 @@ import pytest
 
 from mvp_bench.datasets.catalog import SHIPPED, expand, find_card, load_cards, read_card
 from mvp_bench.datasets.conversion import parse_options
+from mvp_bench.datasets.converters import generic
 from mvp_bench.datasets.converters.brats import BratsOptions
 from mvp_bench.datasets.converters.generic import GenericOptions
 from mvp_bench.datasets.converters.mrbrains13 import MrbrainsOptions
@@ -19,6 +20,7 @@ from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS
 
 CARDS = sorted(SHIPPED.glob("*.json"))
+RESOURCES = Path(__file__).resolve().parents[1] / "resources" / "cards"
 OPTIONS = {"brats": BratsOptions, "generic": GenericOptions, "mrbrains13": MrbrainsOptions}
 EXPECTED = {
     501: ("BraTS2023-PED", "segmentation", "t1 t1c t2 flair"),
@@ -74,6 +76,16 @@ def test_isles_note_holds_the_papers_test_cases() -> None:
     note = load_cards(None)[503].paper.note
     numbers = note.split("Test: ")[1].split(";")[0].split()
     assert len(numbers) == 36 and numbers[0] == "5" and numbers[-1] == "242"
+
+
+def test_the_example_in_the_docstring_is_a_card() -> None:
+    """The example of the generic converter is the card that the real scans are read with."""
+    text = str(generic.__doc__)
+    example = json.loads(text[text.index("{") : text.index('lesion"}}') + len('lesion"}}')])
+    own = read_card(RESOURCES / "Dataset602_OpenMS.json")
+    assert Card.model_validate(example).converter_options == own.converter_options
+    options = json.loads("{" + text[text.rindex('"converter_options"') : text.index('OTMultiClass"}') + 14] + "}")
+    assert options["converter_options"] == read_card(RESOURCES / "Dataset601_BraTS2013.json").converter_options
 
 
 def test_find_card_takes_id_name_and_full_name() -> None:

@@ -238,6 +238,15 @@ def test_adni_without_its_table(tmp_path: Path) -> None:
         convert(shipped(512), source)
 
 
+@pytest.mark.parametrize("content", ["", '"a,b\n1,2\n'])
+def test_a_table_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    source = adni(tmp_path)
+    path = next(source.glob("*.csv"))
+    path.write_text(content)
+    with pytest.raises(InputError, match=path.name.replace(".", r"\.")):
+        convert(shipped(512), source)
+
+
 def test_adhd200_bids(tmp_path: Path) -> None:
     top = tmp_path / "RawDataBIDS"
     image(top / "NYU/sub-0010001/ses-1/anat/sub-0010001_ses-1_run-1_T1w.nii.gz")

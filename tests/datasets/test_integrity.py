@@ -38,7 +38,7 @@ def test_report(cases: dict[str, Case]) -> None:
     report = check(cases)["c1"]
     assert report.label_voxels == {1: 4, 2: 4, 3: 4} and report.lesion_ml == pytest.approx(0.012)
     assert [record.role for record in report.files] == ["t1", "t1c", "t2", "flair", "label"]
-    assert not report.rounded_label
+    assert not report.rewrite
 
 
 def test_same_result_with_more_processes(cases: dict[str, Case]) -> None:
@@ -121,6 +121,10 @@ def test_nifti_2(tmp_path: Path) -> None:
 def test_dimensions(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="4 dimensions"):
         read_volume(image(tmp_path / "a.nii.gz", shape=(4, 4, 4, 2)))
+    with pytest.raises(InputError, match="2 dimensions"):
+        read_volume(image(tmp_path / "b.nii.gz", shape=(4, 4)))
+    volume = read_volume(image(tmp_path / "c.nii.gz", shape=(4, 5, 6, 1)))
+    assert volume.data.shape == volume.grid.shape == (4, 5, 6) and volume.squeezed
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -184,7 +188,7 @@ def test_label_that_is_no_number(cases: dict[str, Case]) -> None:
 def test_nearly_whole_labels(cases: dict[str, Case]) -> None:
     mask(Path(str(cases["c1"].label)), (0.9999, 2, 3.0004), dtype=np.float32)
     report = check(cases)["c1"]
-    assert report.label_voxels == {1: 4, 2: 4, 3: 4} and report.rounded_label
+    assert report.label_voxels == {1: 4, 2: 4, 3: 4} and report.rewrite == ("label",)
     values, rounded = whole_numbers(Path("x"), np.array([0.0, 1, 4], np.float32))
     assert values.tolist() == [0, 1, 4] and not rounded
 

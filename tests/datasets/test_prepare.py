@@ -138,10 +138,29 @@ def test_rounded_labels_are_written_as_integers(workspace: Workspace, tmp_path: 
     block = prepare_dataset(workspace, shipped(501), source=source)
     case = block.cases["BraTS-PED-00002-000"]
     assert case.label == "labels/BraTS-PED-00002-000.nii.gz"
-    assert [item.what for item in block.repairs] == [str(label)] and "rounded" in block.repairs[0].repair
+    assert [item.what for item in block.repairs] == [str(label)] and "whole" in block.repairs[0].repair
     folder = workspace.dataset("Dataset501_BraTS2023-PED")
     written = nib.load(resolve_path(folder, case.label))
     assert written.get_data_dtype() == np.uint8 and np.unique(np.asanyarray(written.dataobj)).tolist() == [0, 1, 2, 3]
+
+
+def test_a_fourth_dimension_of_one_is_dropped(workspace: Workspace, tmp_path: Path) -> None:
+    source = brats_release(tmp_path)
+    path = source / "BraTS-PED-00002-000" / "BraTS-PED-00002-000-t2w.nii.gz"
+    image(path, shape=(*SHAPE, 1))
+    before = np.asanyarray(nib.load(path).dataobj)[..., 0]
+    block = prepare_dataset(workspace, shipped(501), source=source)
+    stored = block.cases["BraTS-PED-00002-000"].images["t2"]
+    assert stored == "images/BraTS-PED-00002-000_t2.nii.gz" and len(block.repairs) == 1
+    written = nib.load(resolve_path(workspace.dataset("Dataset501_BraTS2023-PED"), stored))
+    assert written.shape == SHAPE and np.array_equal(np.asanyarray(written.dataobj), before)
+
+
+def test_a_description_may_change(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = brats_release(tmp_path)
+    prepare_dataset(workspace, shipped(501), source=source)
+    monkeypatch.setattr("mvp_bench.datasets.prepare._prepare", None)  # would fail if called
+    prepare_dataset(workspace, shipped(501, traps=["another"], citation="another"), source=source)
 
 
 def test_a_release_inside_the_workspace(workspace: Workspace, tmp_path: Path) -> None:
@@ -259,6 +278,39 @@ def test_faults_leave_nothing_half_written(
         prepare_dataset(workspace, shipped(501), source=source, seed=2)
     assert dataset_files(workspace) == before and names(workspace.datasets) == folders
     assert is_prepared(workspace, shipped(501)) == prepared_before
+
+
+@pytest.mark.parametrize("moment", ["write_derived", "check_cases", "_move_in", "write_json", "_tell"])
+def test_killed_and_started_again(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Whatever a killed run leaves behind, the same command gives what an undisturbed run gives."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    source = upenn(tmp_path)
+    for number in (3, 4, 5):
+        scan = f"UPENN-GBM-0000{number}_11"
+        brats_case(source / "images_structural", scan, "_T1 _T1GD _T2 _FLAIR", None)
+        mask(source / "images_segm" / f"{scan}_segm.nii.gz", (1, 2, 4))
+    undisturbed = Workspace(tmp_path / "other").open()
+    prepare_dataset(undisturbed, shipped(505), source=source)
+    folder = workspace.dataset("Dataset505_UPENN-GBM")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mvp_bench.datasets.prepare.{moment}", die)
+        patch.setattr("mvp_bench.datasets.prepare.shutil.rmtree", lambda *_, **__: None)  # as after kill -9
+        with pytest.raises(Killed):
+            prepare_dataset(workspace, shipped(505), source=source)
+    assert is_prepared(workspace, shipped(505)) == (moment == "_tell")
+    (folder / "labels").mkdir(exist_ok=True)
+    (folder / "labels" / "left_over.nii.gz").touch()
+    if moment != "_tell":
+        prepare_dataset(workspace, shipped(505), source=source)
+        assert contents(workspace.datasets) == contents(undisturbed.datasets)
 
 
 def test_going_on_without_the_faulty_case(workspace: Workspace, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def parts(fold: Fold, splits: Splits) -> dict[str, set[str]]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    classes=st.lists(st.integers(0, 2), min_size=9, max_size=150).filter(
-        lambda c: min(Counter(c).get(i, 0) for i in range(3)) >= 3
+    classes=st.lists(st.integers(0, 2), min_size=7, max_size=150).filter(
+        lambda c: min(Counter(c).get(i, 0) for i in range(3)) >= 2
     ),
     seed=st.integers(0, 2**31),
     data=st.data(),
@@ -180,7 +180,8 @@ def test_wrong_official_lists(lists: dict, message: str) -> None:
         ([0, 1], {}, "2 patients.*at least 3"),
         ([0], {"scheme": "leave_one_out"}, "1 patient;.*at least 2"),
         ([0, 1, 0], {"scheme": "k_fold", "k": 5}, "at least 5"),
-        ([0] * 20 + [1, 1], {"stratify": "class"}, "class k1.*2 patients.*at least 3"),
+        ([0] * 20 + [1], {"stratify": "class"}, "class k1.*1 patient;.*at least 2"),
+        ([0, 0, 1, 1], {"stratify": "class"}, "4 patients.*at least 5"),
         ([0] * 20, {"stratify": "class"}, "class k1.*0 patients"),
         ([0] * 20, {"ratio": (0, 1, 1)}, "ratio"),
     ],

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.assembly import LABEL, assemble
+from mvp_bench.datasets.assembly import assemble
 from mvp_bench.datasets.conversion import (
     Conversion,
     ConverterOptions,
@@ -27,6 +27,7 @@ from mvp_bench.datasets.conversion import (
     image_files,
     parse_options,
 )
+from mvp_bench.datasets.integrity import LABEL
 from mvp_bench.datasets.schema import Card, Exclusion
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS

@@ -1,4 +1,4 @@
-"""One converter that a card configures with patterns, for releases without a converter of their own.
+r"""One converter that a card configures with patterns, for releases without a converter of their own.
 
 A card of your own, saved as ``<root>/datasets/my_data.json``, here for two patients with multiple sclerosis in folders
 ``patient07/T1.nii.gz`` ...::
@@ -10,17 +10,17 @@ A card of your own, saved as ``<root>/datasets/my_data.json``, here for two pati
      "licence": "CC BY", "access": "none", "url": "...", "citation": "...", "metrics": ["dice"],
      "converter": "generic",
      "converter_options": {
-       "images": {"t1": "(?P<patient>patient\\\\d+)/T1", "t1c": "(?P<patient>patient\\\\d+)/T1POST",
-                  "t2": "(?P<patient>patient\\\\d+)/T2", "flair": "(?P<patient>patient\\\\d+)/FLAIR"},
-       "label": "(?P<patient>patient\\\\d+)/lesion"}}
+       "images": {"t1": "(?P<patient>patient\\d{2})/T1", "t1c": "(?P<patient>patient\\d{2})/T1POST",
+                  "t2": "(?P<patient>patient\\d{2})/T2", "flair": "(?P<patient>patient\\d{2})/FLAIR"},
+       "label": "(?P<patient>patient\\d{2})/lesion"}}
 
 and four patients with glioma, whose images are not 0 outside the brain but come with a brain mask::
 
      "converter_options": {
-       "images": {"flair": "(?P<patient>brats_2013_pat\\\\d+)_1/Flair_subtrMeanDivStd",
-                  "t1c": "(?P<patient>brats_2013_pat\\\\d+)_1/T1c_subtrMeanDivStd"},
-       "mask": "(?P<patient>brats_2013_pat\\\\d+)_1/brainmask",
-       "label": "(?P<patient>brats_2013_pat\\\\d+)_1/OTMultiClass"}
+       "images": {"flair": "(?P<patient>brats_2013_pat\\d{4})_1/Flair_subtrMeanDivStd",
+                  "t1c": "(?P<patient>brats_2013_pat\\d{4})_1/T1c_subtrMeanDivStd"},
+       "mask": "(?P<patient>brats_2013_pat\\d{4})_1/brainmask",
+       "label": "(?P<patient>brats_2013_pat\\d{4})_1/OTMultiClass"}
 
 Patterns see the path from the source folder's name on, without .nii or .nii.gz. Of several patterns for a modality
 the first that fits a case wins. Groups ``session``, ``site`` and ``class`` are kept with the case.
@@ -35,7 +35,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.assembly import BRAIN_MASK, LABEL, ClassOf, assemble
+from mvp_bench.datasets.assembly import BRAIN_MASK, ClassOf, assemble
 from mvp_bench.datasets.class_table import Classes, ClassTable
 from mvp_bench.datasets.conversion import (
     Conversion,
@@ -48,6 +48,7 @@ from mvp_bench.datasets.conversion import (
     natural,
     parse_options,
 )
+from mvp_bench.datasets.integrity import LABEL
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Modality
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS

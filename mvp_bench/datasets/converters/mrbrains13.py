@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mvp_bench.datasets.assembly import LABEL, assemble
+from mvp_bench.datasets.assembly import assemble
 from mvp_bench.datasets.conversion import Conversion, ConverterOptions, Found, Ignored, image_files, parse_options
+from mvp_bench.datasets.integrity import LABEL
 from mvp_bench.datasets.schema import Card, Exclusion
 from mvp_bench.registry import CONVERTERS
 

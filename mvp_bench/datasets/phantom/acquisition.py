@@ -10,7 +10,7 @@ from scipy import ndimage
 from mvp_bench.datasets.phantom.artefacts import distort_echo_planar, slice_gaps
 from mvp_bench.datasets.phantom.scanners import Relaxation, Scanner, Sequence, tissue_signals
 from mvp_bench.datasets.phantom.scene import Scene
-from mvp_bench.datasets.phantom.spline import Array, SmoothField
+from mvp_bench.datasets.phantom.spline import Array
 from mvp_bench.datasets.phantom.tissue import INDEX
 
 _BOX = 0.29
@@ -48,7 +48,6 @@ def acquire(
     modalities: list[str],
     scanner: Scanner,
     config: AcquisitionConfig,
-    mask: str,
     rng: np.random.Generator,
     noise_rng: np.random.Generator,
 ) -> dict[str, Array]:
@@ -57,10 +56,9 @@ def acquire(
     ADC comes in 1e-6 mm2/s, computed from the noisy images with and without diffusion weighting.
     """
     relaxation = Relaxation.draw(rng, config.relaxation_spread, scanner.contrast * float(np.exp(rng.normal(0, 0.15))))
-    low, high = [a[0] for a in scene.axes], [a[-1] for a in scene.axes]
-    shading = SmoothField(rng, low, high, scanner.bias_knots_mm).on_grid(scene.axes).reshape(-1)[scene.rows]
-    texture = 1 + config.texture * SmoothField(rng, low, high, config.texture_mm).on_grid(scene.axes).reshape(-1)[scene.rows]
-    inside = scene.regions[mask] > 0.5
+    shading = scene.noise(rng, scanner.bias_knots_mm)
+    texture = 1 + config.texture * scene.noise(rng, config.texture_mm)
+    inside = scene.inside
     images: dict[str, Array] = {}
     for modality in sorted(set(modalities) - {"adc"} | ({"dwi"} if "adc" in modalities else set())):
         sequence = _vary(scanner.sequences[modality], config, rng)

@@ -1,4 +1,4 @@
-"""The recipe of every dataset's phantom: who is in it, what they have, on which grid. All difficulty knobs meet here."""
+"""The recipe of every dataset's phantom: who is in it, what they have, on which grid. All knobs meet here."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Cohort:
         pathology: what the subjects have.
         grids: one of these rules per subject, drawn.
         mask: "strip" for skull-stripped releases, "head" for others.
+        mask_edge: range of how tightly the mask is cut, 0 (wide) to 1 (tight).
         age: range in years.
         classes: names, dealt out in turn; ``class_weights`` how many of each in a round.
         class_weights: see above.
@@ -52,6 +53,7 @@ class Cohort:
     pathology: Pathology
     grids: tuple[GridRule, ...] = (grids.BRATS,)
     mask: str = "strip"
+    mask_edge: tuple[float, float] = (0.45, 0.85)
     age: tuple[float, float] = (30.0, 80.0)
     classes: tuple[str, ...] = ()
     class_weights: tuple[int, ...] = ()
@@ -60,9 +62,9 @@ class Cohort:
     missing: tuple[tuple[tuple[str, ...], float], ...] = ()
     slabs: dict[str, tuple[float, float]] = field(default_factory=dict)
     ageing: float = 1.0
-    acquisition: AcquisitionConfig = AcquisitionConfig()
-    shape: ShapeConfig = ShapeConfig()
-    variants: VariantConfig = VariantConfig()
+    acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    variants: VariantConfig = field(default_factory=VariantConfig)
 
     @property
     def has_labels(self) -> bool:
@@ -74,7 +76,9 @@ class Cohort:
         if not self.classes:
             return None
         weights = self.class_weights or (1,) * len(self.classes)
-        dealt = [name for turn in range(max(weights)) for name, w in zip(self.classes, weights, strict=True) if turn < w]
+        dealt = [
+            name for turn in range(max(weights)) for name, w in zip(self.classes, weights, strict=True) if turn < w
+        ]
         return dealt[index % len(dealt)]
 
 
@@ -109,7 +113,9 @@ COHORTS: dict[int, Cohort] = {
             tissue_labels=True,
             acquisition=AcquisitionConfig(noise=1.4),
         ),
-        Cohort(505, STRUCTURAL, Glioma((("", HIGH_GRADE),), labels=BRATS_2021), age=(40.0, 80.0), label_values=(1, 2, 4)),
+        Cohort(
+            505, STRUCTURAL, Glioma((("", HIGH_GRADE),), labels=BRATS_2021), age=(40.0, 80.0), label_values=(1, 2, 4)
+        ),
         Cohort(
             506,
             ("t1c", "t2"),
@@ -159,7 +165,13 @@ COHORTS: dict[int, Cohort] = {
             classes=("NC", "ASD"),
             ageing=0.0,
         ),
-        Cohort(521, STRUCTURAL, Glioma((("", HIGH_GRADE), ("", LOW_GRADE)), labels=BRATS_2021), label_values=(1, 2, 4), missing=_RARELY),
+        Cohort(
+            521,
+            STRUCTURAL,
+            Glioma((("", HIGH_GRADE), ("", LOW_GRADE)), labels=BRATS_2021),
+            label_values=(1, 2, 4),
+            missing=_RARELY,
+        ),
         Cohort(
             522,
             STRUCTURAL,

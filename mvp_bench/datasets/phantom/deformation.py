@@ -104,9 +104,7 @@ class HeadMap:
 
     def on_grid(self, axes: Axes) -> Array:
         """Template positions (x, y, z, 3) on a fine grid, linearly interpolated from a lattice of 5 mm."""
-        nodes = tuple(
-            np.arange(a[0] - LATTICE_MM, a[-1] + 2 * LATTICE_MM, LATTICE_MM, dtype=np.float32) for a in axes
-        )
+        nodes = tuple(np.arange(a[0] - LATTICE_MM, a[-1] + 2 * LATTICE_MM, LATTICE_MM, dtype=np.float32) for a in axes)
         coarse = self.on_lattice((nodes[0], nodes[1], nodes[2]))
         return separable(coarse, [linear_matrix(a, n) for a, n in zip(axes, nodes, strict=True)])
 

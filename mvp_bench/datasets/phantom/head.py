@@ -17,6 +17,7 @@ _COARSE = 2.0
 _HULL_CLOSING = 14.0
 _STRIP_CLOSING = 5.0
 _TEXTURE_SEED = 152
+_TEXTURE_MM = 5.0
 _SOLID = ("dura", "bone", "marrow", "fat", "muscle")
 
 
@@ -80,25 +81,26 @@ def extracerebral(grid: Grid, brain: npt.NDArray[np.bool_]) -> Surroundings:
         brain: the template's brain.
     """
     layers, w = Layers(), grid.edge
-    x, y, z = grid.mesh()
-    hull = _closing_distance(grid, brain, _HULL_CLOSING)
+    z = grid.mesh()[2]
+    vault = _closing_distance(grid, brain, _HULL_CLOSING)
     tight = _closing_distance(grid, brain, _STRIP_CLOSING)
-    vault = hull + 0 * x
-    texture = SmoothField(np.random.default_rng(_TEXTURE_SEED), [a[0] for a in grid.axes], [a[-1] for a in grid.axes], 5)
-    rough = texture.on_grid(grid.axes)
+    low, high = [a[0] for a in grid.axes], [a[-1] for a in grid.axes]
+    rough = SmoothField(np.random.default_rng(_TEXTURE_SEED), low, high, _TEXTURE_MM).on_grid(grid.axes)
 
     body = np.maximum(ellipsoids(grid, lm.BODY, softness=3 * w), band(vault, -99, layers.skin, w))
     air = ellipsoids(grid, lm.AIR_SPACES)
     fractions = {name: np.zeros(grid.shape, np.float32) for name in ("csf", "wm", *_SOLID)}
-    soft = np.clip(0.78 + 0.25 * rough, 0.35, 1)
+    soft = np.clip(0.84 + 0.13 * rough, 0.5, 1)
     fractions["muscle"], fractions["fat"] = body * soft, body * (1 - soft)
     skin = band(signed_distance(body > 0.5, w) if w >= _COARSE else _body_distance(grid, body), -3, 0.5, w)
 
     def lay(name: str, amount: Array) -> None:
-        for other in fractions:
-            fractions[other] *= 1 - amount
+        touched = np.flatnonzero(amount)
+        part = amount.reshape(-1)[touched]
+        for other in fractions.values():
+            other.reshape(-1)[touched] *= 1 - part
         if name in fractions:
-            fractions[name] += amount
+            fractions[name].reshape(-1)[touched] += part
 
     lay("muscle", 0.8 * skin)
     lay("fat", band(vault, layers.outer_table, layers.fat, w) * (z > -30))

@@ -93,7 +93,8 @@ VEINS = (
     Tube(((0, -46, 9), (0, -62, 1), (0, -84, -12), (0, -99, -14)), 2.0, mirrored=False),  # straight sinus
     Tube(((3, 0, 12), (2, -18, 15), (2, -34, 14), (0, -46, 9)), 1.1),  # internal cerebral, Galen
     Tube(((16, -10, -14), (20, -28, -6), (10, -42, 4), (0, -46, 9)), 0.9),  # basal vein of Rosenthal
-    Tube(((14, 12, -30), (13, 0, -31), (12, -12, -34), (30, -26, -34), (50, -42, -36)), 2.2),  # cavernous, petrosal
+    Tube(((14, 12, -30), (13, 0, -31), (12, -10, -34)), 2.2),  # cavernous
+    Tube(((12, -10, -34), (30, -25, -33), (51, -43, -36)), 1.0),  # superior petrosal
     Tube(((10, 8, 24), (18, -4, 28)), 0.7),  # septal and thalamostriate
 )
 SAGITTAL_SINUS_RADIUS = 3.6

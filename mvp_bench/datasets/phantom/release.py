@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from mvp_bench.config import PhantomConfig
 from mvp_bench.datasets.phantom import MANIFEST, VERSION, patient_count
+from mvp_bench.datasets.phantom.anatomy import adopt, load_atlas
 from mvp_bench.datasets.phantom.cohorts import Cohort, cohort_of
 from mvp_bench.datasets.phantom.grids import VoxelGrid
 from mvp_bench.datasets.phantom.releases import LAYOUTS
 from mvp_bench.datasets.phantom.releases.base import LABEL, Stored
-from mvp_bench.datasets.phantom.subject import draw_person, make_subject
+from mvp_bench.datasets.phantom.subject import draw_person, make_subject, resolutions
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.progress import progress
@@ -56,7 +57,10 @@ def write_release(card: Card, destination: Path, config: PhantomConfig, seed: in
                 advance(1)
         else:
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+            atlases = [load_atlas(r) for r in sorted(resolutions(config.spacing_mm))]
+            with ProcessPoolExecutor(
+                min(workers, len(jobs)), mp_context=context, initializer=adopt, initargs=(atlases,)
+            ) as pool:
                 for future in [pool.submit(write_patient, *job) for job in jobs]:
                     future.result()
                     advance(1)

@@ -11,7 +11,6 @@ from mvp_bench.datasets.phantom import signal
 from mvp_bench.datasets.phantom.spline import Array
 from mvp_bench.datasets.phantom.tissue import NAMES, RELAXIVITY_R1, RELAXIVITY_R2, TISSUES
 
-
 PSIR_OFFSET = 0.6
 """Grey level of nulled tissue in a phase-sensitive inversion recovery, as part of its proton density."""
 FAT_SUPPRESSION = 0.9
@@ -114,7 +113,7 @@ SCANNERS: tuple[Scanner, ...] = (
     Scanner(
         "siteD",
         {
-            "t1": Sequence("mprage", 1900, 2.6, ti=1000, flip=10, echoes=176, spacing=6.0, thickness_mm=1.0, slice_axis=0),
+            "t1": Sequence("mprage", 1900, 2.6, ti=1000, flip=10, echoes=176, spacing=6.0, slice_axis=0),
             "t1c": Sequence("spgr", 7.0, 2.8, flip=12, thickness_mm=1.0),
             "t2": Sequence("se", 6000, 110, thickness_mm=1.5),
             "pd": Sequence("se", 4000, 11, thickness_mm=1.5),
@@ -185,6 +184,7 @@ class Relaxation:
 def tissue_signals(sequence: Sequence, tissue: Relaxation) -> Array:
     """Signal of every tissue, (tissues,), proton density of CSF = 1; not negative."""
     p, t1, t2, s = tissue.pd, tissue.t1, tissue.t2, sequence
+    value: signal.Value
     if s.kind == "se":
         value = signal.spin_echo(p, t1, t2, s.tr, s.te) * (1 - tissue.void)
     elif s.kind == "ir":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from mvp_bench.datasets.phantom.deformation import HeadMap
 from mvp_bench.datasets.phantom.grids import VoxelGrid
 from mvp_bench.datasets.phantom.spline import Array, Axes, SmoothField
 from mvp_bench.datasets.phantom.tissue import INDEX, NAMES, NORMAL
+
 
 @dataclass
 class Scene:
@@ -40,6 +42,8 @@ class Scene:
     regions: dict[str, Array]
     age: float
     labels: npt.NDArray[np.uint8]
+    inside: npt.NDArray[np.bool_]
+    """(n,) voxels that the image shows; it is 0 in the others."""
     notes: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -56,6 +60,11 @@ class Scene:
         """(n,) part of the voxel that is brain tissue, healthy or not."""
         names = ("gm", "wm", "deep", "iron", "wmh", "oedema", "tumour", "enhancing", "infarct", "infarct_late")
         return self.fractions[:, [INDEX[n] for n in names]].sum(axis=1)
+
+    def compartment(self, template: Sequence[float]) -> float:
+        """1 if the voxel nearest to a template point lies below the tentorium, else 0."""
+        offset = self.template - np.array(template, np.float32)
+        return float(self.regions["infratentorial"][int(np.argmin(np.einsum("ij,ij->i", offset, offset)))] > 0.5)
 
     def noise(self, rng: np.random.Generator, knot_mm: float) -> Array:
         """(n,) values of a new smooth random field, mean 0, variance 1."""
@@ -140,7 +149,7 @@ class Local:
         self.scene.labels[self.voxels[where]] = value
 
 
-def build_scene(grid: VoxelGrid, head: HeadMap, atlas: Atlas, mask: str, age: float) -> Scene:
+def build_scene(grid: VoxelGrid, head: HeadMap, atlas: Atlas, mask: str, edge: float, age: float) -> Scene:
     """Look every voxel of the head up in the atlas.
 
     Args:
@@ -148,6 +157,7 @@ def build_scene(grid: VoxelGrid, head: HeadMap, atlas: Atlas, mask: str, age: fl
         head: map from image to template.
         atlas: the average head.
         mask: region that limits the image, "strip" (skull-stripped) or "head".
+        edge: membership of the mask from which on the image shows a voxel (a lower one strips less).
         age: years.
     """
     low, high = (head.image_position(p) for p in _corners(atlas, mask))
@@ -169,7 +179,17 @@ def build_scene(grid: VoxelGrid, head: HeadMap, atlas: Atlas, mask: str, age: fl
     position = np.stack([a[i] for a, i in zip(axes, index, strict=True)], axis=1)
     labels = np.zeros(len(rows), np.uint8)
     return Scene(
-        grid, crop, (axes[0], axes[1], axes[2]), rows, position, template, fractions, regions, age, labels
+        grid,
+        crop,
+        (axes[0], axes[1], axes[2]),
+        rows,
+        position,
+        template,
+        fractions,
+        regions,
+        age,
+        labels,
+        regions[mask] > edge,
     )
 
 

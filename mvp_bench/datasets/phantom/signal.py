@@ -1,7 +1,7 @@
 """MR signal equations: steady-state magnetisation of a tissue under a pulse sequence. Times in ms, angles in degrees.
 
-Formulas as in Bernstein, King & Zhou, Handbook of MRI Pulse Sequences (2004), chapters 14, 16 and 17, and Haacke et al.,
-Magnetic Resonance Imaging (1999), chapters 8, 18 and 24. All functions work on numbers and on arrays.
+Formulas as in Bernstein, King & Zhou, Handbook of MRI Pulse Sequences (2004), chapters 14, 16 and 17, and Haacke et
+al., Magnetic Resonance Imaging (1999), chapters 8, 18 and 24. All functions work on numbers and on arrays.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def magnetisation_prepared(
 ) -> Value:
     """MPRAGE with sign, at the middle of its read-out train of ``echoes`` pulses ``spacing`` ms apart.
 
-    The cycle (inversion, recovery, train, recovery) maps the longitudinal magnetisation m to a m + b; its fixed point is
-    the steady state (Marques et al., NeuroImage 49 (2010) 1271, equation 1 for one train).
+    The cycle (inversion, recovery, train, recovery) maps the longitudinal magnetisation m to a m + b; its fixed point
+    is the steady state (Marques et al., NeuroImage 49 (2010) 1271, equation 1 for one train).
     """
     t1 = np.asarray(t1)
     before, after = ti - echoes * spacing / 2, tr - ti - echoes * spacing / 2
@@ -61,9 +61,7 @@ def diffusion(unweighted: Value, b: float, adc: Value) -> Value:
     return unweighted * np.exp(-b * np.asarray(adc) * 1e-3)
 
 
-def time_of_flight(
-    pd: Value, t1: Value, t2: Value, inflow: Value, tr: float, te: float, flip: float
-) -> Value:
+def time_of_flight(pd: Value, t1: Value, t2: Value, inflow: Value, tr: float, te: float, flip: float) -> Value:
     """Gradient echo in which a part ``inflow`` of the spins arrives fully relaxed and gives PD sin(a) exp(-TE/T2)."""
     fresh = pd * np.sin(np.deg2rad(flip)) * np.exp(-te / np.asarray(t2))
     inflow = np.asarray(inflow)

@@ -7,11 +7,13 @@ is a function of position in mm, so the same subject looks the same at every vox
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating[Any]]
+"""Real numbers; float32 wherever there are many."""
 Axes = tuple[Array, Array, Array]
 """Voxel centres along x, y, z in mm."""
 

@@ -65,6 +65,11 @@ def draw_person(cohort: Cohort, seed: int, index: int) -> Person:
     return Person(index, age, sex, site, class_name, modalities)
 
 
+def resolutions(spacing_mm: float) -> set[float]:
+    """Edges in mm of the atlases that are needed (places of lesions are looked up at 2 mm)."""
+    return {2.0, resolution_for(spacing_mm)}
+
+
 def make_subject(cohort: Cohort, spacing_mm: float, seed: int, index: int) -> Subject:
     """Generate one subject.
 
@@ -95,19 +100,17 @@ def _make_subject(cohort: Cohort, spacing_mm: float, seed: int, index: int) -> S
 
     rule = cohort.grids[int(rng("grid").integers(len(cohort.grids)))]
     grid = rule.grid(spacing_mm)
-    atlas = load_atlas(resolution_for(min(grid.edges)))
-    scene = build_scene(grid, head, atlas, cohort.mask, person.age)
+    atlas = load_atlas(resolution_for(spacing_mm))
+    edge = float(rng("mask").uniform(*cohort.mask_edge))
+    scene = build_scene(grid, head, atlas, cohort.mask, edge, person.age)
     add_variants(scene, cohort.variants, float(sulci), rng("variants"))
     cohort.pathology.paint(scene, head, plan, rng("lesion"))
     if cohort.tissue_labels:
         label_tissues(scene)
 
     scanner = SCANNERS[person.site]
-    images = acquire(
-        scene, list(person.modalities), scanner, cohort.acquisition, cohort.mask, rng("scan"), rng("noise")
-    )
-    inside = scene.regions[cohort.mask] > 0.5
-    labels = scene.dense(np.where(inside, scene.labels, 0).astype(np.uint8)) if cohort.has_labels else None
+    images = acquire(scene, list(person.modalities), scanner, cohort.acquisition, rng("scan"), rng("noise"))
+    labels = scene.dense(np.where(scene.inside, scene.labels, 0).astype(np.uint8)) if cohort.has_labels else None
     facts: dict[str, Any] = {"age": person.age, "sex": person.sex, "scanner": scanner.name, "class": person.class_name}
     facts["modalities"] = list(person.modalities)
     facts["volumes_ml"] = {str(v): round(scene.volume_ml(v), 3) for v in cohort.label_values}

@@ -82,7 +82,7 @@ TISSUES: dict[str, Tissue] = {
     "enhancing": Tissue(1550, 118, 0.86, 1.10, 0.62),  # leaky glioma or metastasis [O08, K02]
     "necrosis": Tissue(2700, 330, 0.95, 2.10, 0.03),  # [K02], proteinaceous fluid
     "haemorrhage": Tissue(800, 45, 0.80, 0.70, 0.05),  # subacute: short T1, short T2
-    "infarct": Tissue(1450, 104, 0.82, 0.42, 0.04),  # first hours: water as before, ADC halved [W95]
+    "infarct": Tissue(1280, 90, 0.78, 0.42, 0.04),  # first hours: water as before, ADC halved [W95]
     "infarct_late": Tissue(1850, 165, 0.90, 0.52, 0.06),  # a day: vasogenic oedema adds water
     "meningioma": Tissue(1400, 82, 0.82, 0.90, 0.80),  # [K02]
     "schwannoma": Tissue(1550, 112, 0.86, 1.40, 0.75),  # [K02]

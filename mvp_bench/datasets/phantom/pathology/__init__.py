@@ -1,1 +1,1 @@
-"""What can be wrong with a head. Each module: a frozen config with the knobs, a plan drawn first, paint() afterwards."""
+"""What can be wrong with a head. Each module: frozen configs with the knobs, plan() drawn first, paint() afterwards."""

@@ -1,8 +1,8 @@
 """Group differences of shape: ventricles and medial temporal lobes (dementia), or many regions a little.
 
-Each subject has independent standard-normal latents; the class shifts their means. If the latents could be read without
-error, the best classifier would be right in Phi(D / 2) of the cases, D the Euclidean norm of the shifts (equal classes),
-which is how the effect sizes are set: D = 2.07 gives 0.85, D = 1.54 gives 0.78.
+Each subject has independent standard-normal latents; the class shifts their means. If the latents could be read
+without error, the best classifier would be right in Phi(D / 2) of the cases, D the Euclidean norm of the shifts (equal
+classes), which is how the effect sizes are set: D = 2.07 gives 0.85, D = 1.54 gives 0.78.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ AUTISM_REGIONS = (
     _pair("caudate", (13, 10, 10), 10.0, 0.0),
     _pair("parietal", (38, -50, 46), 16.0, 0.0),
 )
-"""After ENIGMA-ASD (van Rooij et al., Am J Psychiatry 175 (2018) 359) and reviews of callosal and early brain growth."""
+"""After ENIGMA-ASD (van Rooij et al., Am J Psychiatry 175 (2018) 359) and reviews of callosal growth."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,9 @@ def _places(kind: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]
     elif kind == "grey_white":
         weight = np.clip(4 * gm * wm, 0, 1) * (1 + 0.5 * (infra > 0.5)) * (deep < 0.2)
     elif kind == "deep":
-        weight = (deep + 0.35 * wm * (np.hypot(x, 0.6 * y) < 32) + infra * wm * (np.abs(x) < 12) * (y > -38)) * (z > -48)
+        weight = (deep + 0.35 * wm * (np.hypot(x, 0.6 * y) < 32) + infra * wm * (np.abs(x) < 12) * (y > -38)) * (
+            z > -48
+        )
     elif kind == "cortex":
         weight = gm * (deep < 0.1) * (atlas.channel("medial_temporal") < 0.2)
     else:

@@ -32,7 +32,8 @@ class GliomaConfig:
         place: see common.random_place.
         radius_mm: range of the core's radius (log-uniform).
         necrosis: probability that the core has a necrotic centre.
-        rim_mm: range of the rim's thickness.
+        rim_mm: range of the rim's thickness in a small tumour.
+        rim_growth: what is added per mm of radius.
         enhancement: range of the mean degree of enhancement, 0 (none) to 1.
         patchiness: how much the degree varies inside a tumour.
         enhancing_from: degree above which tissue is labelled enhancing.
@@ -50,6 +51,7 @@ class GliomaConfig:
     radius_mm: tuple[float, float] = (9.0, 24.0)
     necrosis: float = 0.9
     rim_mm: tuple[float, float] = (2.5, 6.0)
+    rim_growth: float = 0.12
     enhancement: tuple[float, float] = (0.55, 1.0)
     patchiness: float = 0.3
     enhancing_from: float = 0.35
@@ -84,7 +86,7 @@ DIFFUSE_MIDLINE = GliomaConfig(
     enhancement=(0.0, 0.42),
     patchiness=0.38,
     enhancing_from=0.55,
-    oedema_mm=(-6.0, 9.0),
+    oedema_mm=(-3.0, 14.0),
     core_softness_mm=4.0,
     raggedness=0.22,
     contrast=0.75,
@@ -162,6 +164,10 @@ def paint_glioma(scene: Scene, head: HeadMap, plan: GliomaPlan, rng: np.random.G
 
     tract = area.of("wm") + 0.45 * (area.of("deep") + area.of("iron")) + 0.12 * area.of("gm")
     oedema_level = level + reach * (1 + 0.35 * area.noise(rng, 9.0)) * np.clip(0.25 + 0.85 * tract, 0, 1)
+    own_side = scene.compartment(plan.mass_centre)
+    tentorium = np.abs(area.region("infratentorial") - own_side) > 0.5
+    level = level - 5.0 * tentorium
+    oedema_level = oedema_level - 4.0 * tentorium
     if lateral:
         oedema_level = oedema_level - 9.0 * other_side
         level = level - 6.0 * other_side
@@ -170,7 +176,8 @@ def paint_glioma(scene: Scene, head: HeadMap, plan: GliomaPlan, rng: np.random.G
     area.replace(config.contrast * oedema * float(rng.uniform(0.75, 1.0)), "oedema")
 
     necrotic = rng.uniform() < config.necrosis
-    rim = float(rng.uniform(*config.rim_mm)) * (1 + 0.45 * np.clip(area.noise(rng, 7.0), -1.6, 2.0))
+    thickness = float(rng.uniform(*config.rim_mm)) + config.rim_growth * radius
+    rim = thickness * (1 + 0.5 * np.clip(area.noise(rng, 8.0), -1.6, 2.5))
     necrosis = core * ramp(level - rim, config.core_softness_mm) if necrotic else 0 * core
     degree = float(rng.uniform(*config.enhancement)) + config.patchiness * area.noise(rng, 6.0)
     degree = np.clip(degree, 0, 1)

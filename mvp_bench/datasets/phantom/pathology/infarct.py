@@ -1,7 +1,8 @@
 """Acute ischaemic stroke: ADC falls within minutes, FLAIR brightens over hours.
 
-Three kinds: territorial (a wedge of one artery's territory, cortex and white matter), lacunar (a perforator) and embolic
-(several small cortical ones). Old lacunes and white-matter lesions are put beside them: bright on FLAIR, not restricted.
+Three kinds: territorial (a wedge of one artery's territory, cortex and white matter), lacunar (a perforator) and
+embolic (several small cortical ones). Old lacunes and white-matter lesions are put beside them: bright on FLAIR, but
+diffusion is not restricted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvp_bench.datasets.phantom.deformation import HeadMap
-from mvp_bench.datasets.phantom.pathology.common import Anomaly, Point, ellipsoidal_distance, log_uniform, ramp, random_place
+from mvp_bench.datasets.phantom.pathology.common import (
+    Anomaly,
+    Point,
+    ellipsoidal_distance,
+    log_uniform,
+    ramp,
+    random_place,
+)
 from mvp_bench.datasets.phantom.scene import Local, Scene
 
 TERRITORIES: dict[str, tuple[Point, Point, float]] = {
@@ -49,8 +57,8 @@ class Infarct:
     lacune_mm: tuple[float, float] = (3.0, 7.5)
     emboli: tuple[int, int] = (2, 6)
     embolus_mm: tuple[float, float] = (2.5, 8.0)
-    severity: tuple[float, float] = (0.6, 1.0)
-    heterogeneity: float = 0.22
+    severity: tuple[float, float] = (0.35, 0.9)
+    heterogeneity: float = 0.3
     hours: tuple[float, float] = (1.0, 48.0)
     half_time: float = 10.0
     old_lacunes: float = 1.2
@@ -75,7 +83,9 @@ class Infarct:
             weights = np.array([3, 3, 2, 1, 2, 1, 0.7])
             apex, aim, angle = TERRITORIES[names[int(rng.choice(len(names), p=weights / weights.sum()))]]
             flip = np.array((plan.side, 1, 1), np.float32)
-            level = _wedge(scene, apex * flip, aim * flip, angle * float(rng.uniform(*self.extent)), rng)
+            level = _wedge(
+                scene, np.array(apex) * flip, np.array(aim) * flip, angle * float(rng.uniform(*self.extent)), rng
+            )
             self._fill(Local(scene, np.flatnonzero(level > -12)), level[level > -12], severity, late, rng)
             return
         small = plan.kind == "lacunar"

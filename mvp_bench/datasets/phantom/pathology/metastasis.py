@@ -68,7 +68,7 @@ class Metastases:
             reach = float(rng.uniform(*self.oedema_mm)) * np.sqrt(radius / 5) * (rng.uniform() < self.oedema)
             area = scene.local(centre, 1.5 * radius + 1.6 * reach + 5)
             distance = ellipsoidal_distance(area.position - centre, rng, 0.12)
-            level = radius * (1 + 0.16 * area.noise(rng, max(3.0, 0.7 * radius))) - distance
+            level = radius * (1 + 0.2 * area.noise(rng, max(3.0, 0.6 * radius))) - distance
             here = np.clip(1.4 * scene.parenchyma[area.voxels] - 0.1, 0, 1)
             tract = area.of("wm") + 0.3 * area.of("deep") + 0.12 * area.of("gm")
             if reach > 0:
@@ -79,7 +79,7 @@ class Metastases:
             painted.append((area, level, radius))
         for area, level, radius in painted:
             core = ramp(level, self.softness_mm) * (1 - area.of("bone") - area.of("marrow"))
-            rim = float(rng.uniform(*self.rim_mm))
+            rim = float(rng.uniform(*self.rim_mm)) * (1 + 0.35 * np.clip(area.noise(rng, 5.0), -1.5, 2.0))
             ring = radius > self.ring_from_mm and rng.uniform() < self.ring
             necrosis = core * ramp(level - rim, self.softness_mm) if ring else 0 * core
             degree = np.clip(float(rng.uniform(*self.enhancement)) + 0.15 * area.noise(rng, 4.0), 0.1, 1)

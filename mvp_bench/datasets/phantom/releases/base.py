@@ -36,8 +36,9 @@ Record = Mapping[str, Any]
 class Layout(Protocol):
     """One release."""
 
-    top: str
-    """Folder below the destination that a user would point ``--source`` at."""
+    @property
+    def top(self) -> str:
+        """Folder below the destination that a user would point ``--source`` at."""
 
     def patient(self, index: int, count: int, person: Person) -> str:
         """The patient's id, by the card's patient rule."""
@@ -49,11 +50,14 @@ class Layout(Protocol):
         """Relative path -> text of the tables that come with the images."""
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]], delimiter: str = ",", quote_all: bool = False) -> str:
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], delimiter: str = ",", quote_all: bool = False
+) -> str:
     """Text of a delimited table."""
     text = io.StringIO()
-    quoting = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
-    writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator="\n")
+    writer = csv.writer(
+        text, delimiter=delimiter, quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL, lineterminator="\n"
+    )
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()

@@ -130,7 +130,10 @@ class UcsfPdgm:
     def tables(self, records: Sequence[Record]) -> dict[str, str]:
         """Metadata, whose ids have three digits in the real table too."""
         header = ["ID", "Sex", "Age at MRI", "WHO CNS Grade", "Final pathologic diagnosis (WHO 2021)"]
-        rows = [(f"UCSF-PDGM-{int(r['patient'][-4:]):03d}", r["sex"], round(r["age"]), "unknown", "unknown") for r in records]
+        rows = [
+            (f"UCSF-PDGM-{int(r['patient'][-4:]):03d}", r["sex"], round(r["age"]), "unknown", "unknown")
+            for r in records
+        ]
         return {"UCSF-PDGM-metadata_v5.csv": table(header, rows)}
 
 

@@ -76,7 +76,7 @@ class MrBrains:
 
 @dataclass(frozen=True)
 class VsSeg:
-    """What the release's official conversion writes: ``vs_gk_<n>/vs_gk_t1_refT1.nii.gz``; T1 is after contrast agent."""
+    """As the release's official conversion writes it: ``vs_gk_<n>/vs_gk_t1_refT1.nii.gz``; T1 is after contrast."""
 
     top: str = "Vestibular-Schwannoma-SEG"
 

@@ -19,7 +19,8 @@ def info_nce(first: torch.Tensor, second: torch.Tensor, temperature: float) -> t
     """
     v1 = functional.normalize(first.float().flatten(1), dim=1)
     v2 = functional.normalize(second.float().flatten(1), dim=1)
-    similarity = v2 @ v1.T / temperature
+    with torch.autocast(v1.device.type, enabled=False):  # cosines need more than bfloat16's three digits
+        similarity = v2 @ v1.T / temperature
     diagonal = torch.arange(len(v1), device=v1.device)
     return (functional.cross_entropy(similarity, diagonal) + functional.cross_entropy(similarity.T, diagonal)) / 2
 

@@ -1,0 +1,131 @@
+"""The grid: nothing runs twice, a failure stays in its cell, test patients stay out of pre-training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mvp_bench.benchmark import execution, pipeline
+from mvp_bench.benchmark.grid import check_methods
+from mvp_bench.benchmark.pipeline import run_benchmark
+from mvp_bench.config import SMOKE, BenchmarkConfig
+from mvp_bench.errors import InputError
+from mvp_bench.leaderboard.tables import write_leaderboards
+from mvp_bench.registry import METHODS
+from mvp_bench.workspace import Workspace, read_json
+from tests.toy import toy_card, toy_dataset, write_cards
+
+CONFIG = BenchmarkConfig(
+    tasks=("901", "902"),
+    methods=("scratch", "mae"),
+    pretrain_datasets=("901", "903"),
+    encoder="resenc-smoke",
+    jobs=1,
+    planning=SMOKE.planning,
+    pretrain=SMOKE.pretrain,
+    segmentation=SMOKE.segmentation,
+    classification=SMOKE.classification,
+    runtime=SMOKE.runtime,
+    statistics=SMOKE.statistics,
+)
+
+
+@pytest.fixture
+def toys(workspace: Workspace) -> Workspace:
+    cards = [toy_card("segmentation", 901), toy_card("classification", 902), toy_card("pretraining", 903)]
+    write_cards(workspace.root, *cards)
+    for card in cards:
+        toy_dataset(workspace, card)
+    return workspace
+
+
+def test_a_finished_grid_is_kept(toys: Workspace) -> None:
+    first = run_benchmark(toys, CONFIG, "smoke", [0])
+    assert (first.finished, first.reused, first.failed) == (4, 0, [])
+    write_leaderboards(toys, CONFIG.statistics, 0)
+    tables = {p.name: p.read_bytes() for p in toys.results.glob("*.csv")}
+    assert set(tables) >= {"leaderboard.csv", "leaderboard_segmentation.csv", "per_case.csv", "cost.csv"}
+    second = run_benchmark(toys, CONFIG, "smoke", [0])
+    assert (second.finished, second.reused) == (0, 4)
+    write_leaderboards(toys, CONFIG.statistics, 0)
+    assert {p.name: p.read_bytes() for p in toys.results.glob("*.csv")} == tables
+    third = run_benchmark(toys, replace(CONFIG, tasks=("902",), methods=("scratch",)), "smoke", [0, 1])
+    assert (third.finished, third.reused) == (1, 1)
+
+
+def test_cells_tell_where_they_come_from(toys: Workspace) -> None:
+    run_benchmark(toys, replace(CONFIG, tasks=("901",)), "smoke", [0])
+    records = [read_json(path) for path in sorted(toys.cells.rglob("cell.json"))]
+    mae = next(r for r in records if r["method"] == "mae")
+    assert set(mae["hashes"]) == {"data", "splits", "plan", "config", "encoder", "cell"}
+    assert all(mae["hashes"].values())
+    assert mae["versions"]["nnunetv2"] and mae["config"]["tuning"]["epochs"] == SMOKE.segmentation.epochs
+    assert mae["load_report"]["new"] == 2, "reinit leaves the stem's kernel and bias fresh"
+    assert mae["cost"]["pretraining_voxels_seen"] > 0
+    scratch = next(r for r in records if r["method"] == "scratch")
+    assert scratch["hashes"]["config"] == mae["hashes"]["config"]
+    assert scratch["load_report"] == {}
+
+
+def test_test_patients_stay_out_of_pretraining(toys: Workspace) -> None:
+    run_benchmark(toys, replace(CONFIG, methods=("mae",)), "smoke", [0])
+    test = set(read_json(toys.dataset("Dataset901_Toy901") / "splits.json")["folds"][0]["test"])
+    for cell in toys.cells.rglob("cell.json"):
+        record = read_json(cell)
+        encoder = read_json(toys.pretraining / record["config"]["pretrained"] / "encoder.json")
+        used = {d["dataset"]: set(d["cases"]) for d in encoder["data"]}
+        if record["task"] == "Dataset901_Toy901":
+            assert not used["Dataset901_Toy901"] & test
+        else:  # the other task may use them all
+            assert used["Dataset901_Toy901"] >= test
+
+
+def test_a_failed_cell_does_not_stop_the_others(toys: Workspace, monkeypatch) -> None:
+    original = execution._fine_tune
+
+    def fail(job):
+        if job.record["method"] == "mae" and job.record["kind"] == "classification":
+            raise RuntimeError("planted")
+        return original(job)
+
+    monkeypatch.setattr(execution, "_fine_tune", fail)
+    outcome = run_benchmark(toys, CONFIG, "smoke", [0])
+    assert outcome.finished == 3
+    assert [r.error for r in outcome.failed] == ["planted"]
+    failure = read_json(outcome.failed[0].folder / "failure.json")
+    assert failure["type"] == "RuntimeError" and "planted" in failure["traceback"]
+    monkeypatch.setattr(execution, "_fine_tune", original)
+    again = run_benchmark(toys, CONFIG, "smoke", [0])
+    assert (again.finished, again.reused, again.failed) == (1, 3, [])
+    assert not (outcome.failed[0].folder / "failure.json").exists()
+
+
+def test_a_failed_pretraining_fails_its_cells_only(toys: Workspace, monkeypatch) -> None:
+    def fail(job):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(pipeline, "run_job", fail)
+    outcome = run_benchmark(toys, replace(CONFIG, tasks=("902",)), "smoke", [0])
+    assert outcome.finished == 1
+    assert [r.error for r in outcome.failed] == ["pre-training failed: planted"]
+
+
+def test_bad_requests(toys: Workspace) -> None:
+    with pytest.raises(InputError, match="brainmvp"):
+        check_methods(("brainmpv",))
+    assert check_methods(("scratch,mae", "mae")) == ["scratch", "mae"]
+    assert check_methods(("all",)) == ["scratch", *METHODS]
+    with pytest.raises(InputError, match="pre-training dataset"):
+        run_benchmark(toys, replace(CONFIG, tasks=("903",)), "smoke", [0])
+    with pytest.raises(InputError, match="folds"):
+        run_benchmark(toys, replace(CONFIG, folds=(1,)), "smoke", [0])
+    with pytest.raises(InputError, match="no task"):
+        run_benchmark(toys, replace(CONFIG, tasks=()), "smoke", [0])
+    with pytest.raises(InputError, match="encoder"):
+        run_benchmark(toys, replace(CONFIG, encoder="resenc-xl"), "smoke", [0])
+
+
+def test_all_without_prepared_data_says_how_to_get_some(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="--phantom"):
+        run_benchmark(workspace, replace(CONFIG, tasks=(), all=True), "smoke", [0])

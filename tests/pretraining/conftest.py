@@ -1,0 +1,85 @@
+"""A small run that any test can change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mvp_bench.config import PretrainConfig, RuntimeConfig
+from mvp_bench.models.record import EncoderRecord
+from mvp_bench.pretraining.method import Context, Method
+from mvp_bench.pretraining.run import pretrain, take_census
+from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
+from mvp_bench.registry import ENCODERS, METHODS
+from tests.pretraining.fake_store import FakeStore, brains
+
+MODALITIES = ("t1", "t2", "flair")
+SMALL = PretrainConfig(
+    steps=8,
+    batch_size=2,
+    patch_size=(16, 16, 16),
+    learning_rate=1e-3,
+    checkpoint_every=2,
+    log_every=3,
+    workers=0,
+)
+EXACT = RuntimeConfig(device="cpu", precision="fp32")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Sums in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def source(store: FakeStore, **changes: Any) -> PretrainSource:
+    return replace(PretrainSource("Dataset521_Fake", store, "phantom", licence="CC0"), **changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., EncoderRecord]:
+    """Pre-train in ``tmp_path / name`` with changed fields of :data:`SMALL`."""
+
+    def call(
+        name: str = "run", store: FakeStore | None = None, options: Any = None, seed: int = 0, **changes: Any
+    ) -> EncoderRecord:
+        store = store or brains(3, MODALITIES)
+        config = replace(SMALL, **changes)
+        return pretrain([source(store)], config, options, "resenc-smoke", EXACT, seed, "smoke", tmp_path / name)
+
+    return call
+
+
+def build(
+    method: str, store: FakeStore, options: Any = None, batch: int = 2, steps: int = 10, patch: int = 16
+) -> tuple[Method[Any], PatchSampler]:
+    """A method and its sampler, without the engine."""
+    census = take_census([source(store)])
+    kind = METHODS[method]
+    context = Context(
+        encoder=ENCODERS["resenc-smoke"],
+        patch=(patch,) * 3,
+        modalities=census.modalities,
+        spacing=census.spacing,
+        largest=census.largest,
+        world_box=census.world_box,
+        most_modalities=census.most_modalities,
+        batch_size=batch,
+        steps=steps,
+    )
+    torch.manual_seed(0)
+    built = kind(options or kind.Options(), context)
+    sampler = PatchSampler([source(store)], census.modalities, (patch,) * 3, batch, built.sampling(), 0, steps)
+    return built, sampler
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

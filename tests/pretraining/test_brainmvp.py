@@ -1,0 +1,192 @@
+"""BrainMVP's views, gradients and cases that lack modalities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mvp_bench.errors import InputError
+from mvp_bench.pretraining.methods.brainmvp import BrainMvp, BrainMvpOptions
+from mvp_bench.pretraining.sampling import Batch, PatchSampler
+from tests.pretraining.conftest import MODALITIES, build, generator
+from tests.pretraining.fake_store import FakeStore, brains
+
+ALWAYS_OTHER = BrainMvpOptions(cross_modal_start=0.0, contrastive_start=0.0)
+
+
+def make(
+    store: FakeStore | None = None, options: BrainMvpOptions = ALWAYS_OTHER, **more: int
+) -> tuple[BrainMvp, PatchSampler]:
+    method, sampler = build("brainmvp", store or brains(3, MODALITIES), options, **more)
+    assert isinstance(method, BrainMvp)
+    return method, sampler
+
+
+def views(method: BrainMvp, batch: Batch, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """target, other, has_other, view 1, view 2."""
+    random = generator(seed)
+    target, modality, other, has_other = method.draw_pair(batch, random)
+    return target, other, has_other, *method.views(batch, target, modality, other, has_other, random)
+
+
+def test_zero_templates_give_a_zero_masked_image() -> None:
+    method, sampler = make()
+    target, _, _, first, _ = views(method, sampler[0])
+    hidden = first != target
+    assert (first[hidden] == 0).all()
+    assert hidden.any()
+
+
+def test_views_keep_or_fill_every_voxel_and_have_masks_of_their_own() -> None:
+    method, sampler = make()
+    with torch.no_grad():
+        method.templates.volumes.fill_(77.0)
+    target, other, has_other, first, second = views(method, sampler[0])
+    assert has_other.all()
+    assert ((first == target) | (first == 77.0)).all()
+    assert ((second == target) | (second == other)).all()
+    hidden = 1 - method.kept / method.grid[0] ** 3
+    kept_first, kept_second = first != 77.0, second == target
+    assert (1 - kept_first.float().mean()).item() == pytest.approx(hidden)
+    assert not torch.equal(kept_first, kept_second)
+    assert not torch.equal(kept_first[0], kept_first[1])
+
+
+def test_other_image_is_another_modality_of_the_same_case_and_place() -> None:
+    method, sampler = make()
+    for step in range(4):
+        batch = sampler[step]
+        target, modality, other, _ = method.draw_pair(batch, generator(step))
+        for i in range(len(target)):
+            chosen = [k for k in range(2) if torch.equal(batch.images[i, k], target[i, 0])]
+            assert batch.modality[i, chosen[0]] == modality[i]
+            assert torch.equal(other[i, 0], batch.images[i, 1 - chosen[0]])
+
+
+def test_repeated_modalities_count_once() -> None:
+    method, sampler = make(options=replace(ALWAYS_OTHER, slots=4))
+    batch = sampler[0]
+    batch.modality = torch.tensor([[0, 0, 1, 0], [0, 1, 2, 2]])
+    batch.images = torch.arange(8.0).view(2, 4, 1, 1, 1).expand(2, 4, 16, 16, 16)
+    counts = {0: 0, 1: 0, 2: 0}
+    for seed in range(600):
+        _, modality, other, has_other = method.draw_pair(batch, generator(seed))
+        assert has_other.all()
+        if modality[1] == 0:
+            slot = next(k for k in range(4) if torch.equal(batch.images[1, k], other[1, 0]))
+            counts[int(batch.modality[1, slot])] += 1
+    assert counts[0] == 0
+    assert abs(counts[1] - counts[2]) < 0.3 * (counts[1] + counts[2])
+
+
+def test_one_slot_for_the_whole_batch_as_released() -> None:
+    method, sampler = make(brains(4, MODALITIES), replace(ALWAYS_OTHER, target="batch"), batch=4)
+    batch = sampler[0]
+    for seed in range(5):
+        target, *_ = method.draw_pair(batch, generator(seed))
+        assert torch.equal(target[:, 0], batch.images[:, 0]) or torch.equal(target[:, 0], batch.images[:, 1])
+
+
+@pytest.mark.parametrize("options", [ALWAYS_OTHER, replace(ALWAYS_OTHER, parametrisation="minmax", intensity="unit")])
+def test_gradient_reaches_only_hidden_voxels_of_the_target_modality(options: BrainMvpOptions) -> None:
+    method, sampler = make(brains(1, MODALITIES), options)
+    with torch.no_grad():
+        method.templates.volumes.copy_(torch.rand(method.templates.volumes.shape, generator=generator(5)))
+    batch = sampler[0]
+    _, modality, _, _ = method.draw_pair(batch, generator())
+    terms = method.losses(batch, 5, generator())
+    assert not torch.autograd.grad(terms["cross_modal"].value, method.templates.volumes, retain_graph=True)[0].any()
+    gradient = torch.autograd.grad(terms["distillation"].value, method.templates.volumes)[0]
+    used = set(modality.tolist())
+    for number in range(len(MODALITIES)):
+        assert bool(gradient[number].any()) == (number in used)
+    inside = torch.zeros_like(gradient, dtype=torch.bool)
+    for i, number in enumerate(modality.tolist()):
+        first = batch.centre_offset[i] / 2.0 + (torch.tensor(method.templates.grid.shape) - 1) / 2
+        z, y, x = (int(v) for v in first.round())
+        inside[number, z : z + 16, y : y + 16, x : x + 16] = True
+    outside = gradient * ~inside
+    if options.parametrisation == "direct":
+        assert not outside.any()
+    else:  # only the two extremes of a used modality
+        assert (outside != 0).flatten(1).sum(1).max() <= 2
+
+
+def test_second_view_is_the_template_until_the_other_modality_starts() -> None:
+    method, sampler = make(options=BrainMvpOptions(cross_modal_start=0.5, contrastive_start=0.5))
+    early = method.losses(sampler[0], 4, generator())
+    assert set(early) == {"distillation", "cross_modal"}
+    gradient = torch.autograd.grad(early["cross_modal"].value, method.templates.volumes, allow_unused=True)[0]
+    assert gradient.any()
+    late = method.losses(sampler[0], 5, generator())
+    assert set(late) == {"distillation", "cross_modal", "contrastive"}
+
+
+def test_a_case_with_one_modality_gets_the_template_twice() -> None:
+    store = brains(2, MODALITIES)
+    store._present = {"case00": ("t2",)}
+    method, sampler = make(store)
+    with torch.no_grad():
+        method.templates.volumes.fill_(77.0)
+    batch = sampler[0]
+    lone = batch.cases.index("Dataset521_Fake/case00")
+    target, _, has_other, _, second = views(method, batch)
+    assert has_other.tolist() == [i != lone for i in range(2)]
+    assert ((second[lone] == target[lone]) | (second[lone] == 77.0)).all()
+    assert (second[1 - lone] != 77.0).all()
+    assert all(term.value.isfinite() for term in method.losses(batch, 9, generator()).values())
+
+
+def test_runs_that_cannot_work_are_refused() -> None:
+    with pytest.raises(InputError, match="no negatives"):
+        make(batch=1)
+    assert make(options=replace(ALWAYS_OTHER, weight_contrastive=0.0), batch=1)
+    lonely = brains(2, ["t1"])
+    with pytest.raises(InputError, match="one modality in every case"):
+        make(lonely)
+    assert make(lonely, replace(ALWAYS_OTHER, cross_modal_start=1.0))
+
+
+def test_losses_do_not_depend_on_the_order_of_the_batch() -> None:
+    # With every block kept there is nothing random but the slot, which one slot leaves no choice in.
+    options = replace(ALWAYS_OTHER, mask_ratio=0.0, slots=1)
+    method, sampler = make(brains(4, MODALITIES), options, batch=4)
+    batch = sampler[0]
+    method.eval()
+    ordered, shuffled = (method.losses(b, 9, generator()) for b in (batch, batch.select([2, 0, 3, 1])))
+    for name, term in ordered.items():
+        assert term.value.item() == pytest.approx(shuffled[name].value.item(), rel=1e-4)
+
+
+def test_two_volumes_are_overfitted() -> None:
+    options = replace(ALWAYS_OTHER, mask_ratio=0.5)
+    method, sampler = make(brains(2, ["t1", "t2"], variation=1.0), options)
+    batch = sampler[0]
+    optimiser = torch.optim.AdamW(method.parameter_groups(1e-2, 0.0))
+    for _ in range(100):
+        terms = method.losses(batch, 9, generator())
+        optimiser.zero_grad()
+        torch.stack([t.value for t in terms.values()]).sum().backward()
+        optimiser.step()
+    for name, term in terms.items():
+        assert term.value < 0.7 * term.trivial, name
+
+
+@pytest.mark.parametrize("preset", ["mini", "paper", "official"])
+def test_presets_run(preset: str) -> None:
+    method, sampler = make(options=BrainMvpOptions.presets()[preset])
+    terms = method.losses(sampler[0], 9, generator())
+    total = torch.stack([t.weight * t.value for t in terms.values()]).sum()
+    total.backward()
+    assert total.isfinite() and set(terms) == {"distillation", "cross_modal", "contrastive"}
+
+
+def test_published_numbers() -> None:
+    presets = BrainMvpOptions.presets()
+    assert (presets["paper"].mask_ratio, presets["official"].mask_ratio) == (0.875, 0.8)
+    assert presets["official"].weight_distillation == 10.0 and presets["paper"].weight_distillation == 1.0
+    for name in ("paper", "official"):
+        assert presets[name].temperature == 1.0 and presets[name].slots == 4
+        assert presets[name].cross_modal_start == 0.2 and presets[name].contrastive_start == pytest.approx(2 / 3)
