@@ -50,7 +50,9 @@ def test_imports_run_downwards(path: Path) -> None:
 
 
 def test_the_order_is_checked() -> None:
-    assert layer("mvp_bench.cli") < layer("mvp_bench.benchmark.grid") < layer("mvp_bench.planning") < layer("mvp_bench.x")
+    assert (
+        layer("mvp_bench.cli") < layer("mvp_bench.benchmark.grid") < layer("mvp_bench.planning") < layer("mvp_bench.x")
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -1,4 +1,4 @@
-"""Classification: encoder, global average pooling, linear head; the same preprocessing and weights as segmentation.
+"""Classification: encoder, average pooling, linear head; the same preprocessing and weights as segmentation.
 
 Each case is read whole (the plan's patch holds the median case; a larger one is cropped about its centre, a smaller one
 padded with background). Training cases are drawn with inverse class frequency, the loss is cross-entropy, the optimiser
@@ -60,7 +60,7 @@ class _Training:
         torch.manual_seed(epoch_seeds(job.seed, INITIALISATION)[0])
         spec = ENCODERS[job.encoder]
         encoder = spec.build(len(self.store.modalities))
-        model = Classifier(encoder, spec.out_channels, len(job.classes), job.config.dropout)
+        model = Classifier(encoder, spec.out_channels, len(job.classes), job.config.dropout, job.config.pooling_grid)
         self.report = load_into(encoder, job, self.store.modalities)
         self.model = runtime.place(model)
         self.optimizer = torch.optim.AdamW(

@@ -34,7 +34,9 @@ SPACING_STEP = 1.03  # nnU-Net's step of the low-resolution search
 class Topology(Protocol):
     """What planning must know of an encoder preset (``mvp_bench.models`` provides it)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Registered name."""
 
     @property
     def stride(self) -> int:

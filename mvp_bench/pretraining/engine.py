@@ -91,7 +91,7 @@ class Engine:
         options = options or EngineOptions()
         self.method = runtime.place(method)
         self.optimiser = torch.optim.AdamW(
-            method.parameter_groups(config.learning_rate, config.weight_decay), betas=options.betas
+            method.parameter_groups(config.learning_rate, config.weight_decay), betas=options.betas, fused=True
         )
         self.peaks = [float(group["lr"]) for group in self.optimiser.param_groups]
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == torch.float16)
@@ -132,8 +132,6 @@ class Engine:
         seed = step_seed(self.seed, self.step, self.sampler.rank)
         torch.manual_seed(seed)  # layers such as dropout draw from the global state
         generator = torch.Generator().manual_seed(seed)
-        if self.runtime.channels_last:
-            batch.images = batch.images.contiguous(memory_format=torch.channels_last_3d)
 
         self.optimiser.zero_grad(set_to_none=True)
         with self.runtime.autocast():

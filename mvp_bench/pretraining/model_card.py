@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.pretraining.method import Declaration
 
+MODALITY_USE = {
+    "independent": "each image is a sample of its own",
+    "uses": "used together where a case has several",
+    "needs": "required",
+}
 CURVE_LINES = 12
 """Lines of the loss table at most."""
 
@@ -49,7 +54,8 @@ def model_card(record: EncoderRecord, declaration: Declaration, rows: Sequence[d
         "every patient seen.",
         "## Method",
         f"{declaration.citation} ({declaration.licence_note})",
-        f"Transferred: {declaration.transferred}. Several modalities of a case: {declaration.modalities}.",
+        f"Transferred: {declaration.transferred}. "
+        f"Several modalities of a case: {MODALITY_USE[declaration.modalities]}.",
         "Deviations from the original:\n\n" + "\n".join(f"- {d}" for d in declaration.deviations),
         "## Losses",
         "Each loss stands beside what its trivial solution (a constant prediction, equal features) gets.",

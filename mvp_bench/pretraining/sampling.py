@@ -144,7 +144,7 @@ def draw_window(shape: Size, size: Size, rng: np.random.Generator) -> Size:
 class PatchSampler(Dataset[Batch]):
     """Item ``step`` is the batch of that step: a pure function of (seed, step), whichever process asks.
 
-    The index holds one number per case and no strings of its own, so that it stays small in every worker.
+    What it holds of a case is its id, and two numbers per image where intensities are mapped to 0 to 1.
 
     Args:
         sources: datasets; their cases form one list, whatever the dataset.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mvp_bench.config import PretrainConfig, RuntimeConfig
+from mvp_bench.config import Precision, PretrainConfig, RuntimeConfig
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.pretraining.method import Context, Method
 from mvp_bench.pretraining.run import pretrain, take_census
@@ -49,11 +49,16 @@ def run(tmp_path: Path) -> Callable[..., EncoderRecord]:
     """Pre-train in ``tmp_path / name`` with changed fields of :data:`SMALL`."""
 
     def call(
-        name: str = "run", store: FakeStore | None = None, options: Any = None, seed: int = 0, **changes: Any
+        name: str = "run",
+        store: FakeStore | None = None,
+        options: Any = None,
+        seed: int = 0,
+        precision: Precision = "fp32",
+        **changes: Any,
     ) -> EncoderRecord:
         store = store or brains(3, MODALITIES)
-        config = replace(SMALL, **changes)
-        return pretrain([source(store)], config, options, "resenc-smoke", EXACT, seed, "smoke", tmp_path / name)
+        config, runtime = replace(SMALL, **changes), replace(EXACT, precision=precision)
+        return pretrain([source(store)], config, options, "resenc-smoke", runtime, seed, "smoke", tmp_path / name)
 
     return call
 

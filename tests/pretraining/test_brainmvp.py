@@ -27,8 +27,8 @@ def make(
 def views(method: BrainMvp, batch: Batch, seed: int = 0) -> tuple[torch.Tensor, ...]:
     """target, other, has_other, view 1, view 2."""
     random = generator(seed)
-    target, modality, other, has_other = method.draw_pair(batch, random)
-    return target, other, has_other, *method.views(batch, target, modality, other, has_other, random)
+    pair = method.draw_pair(batch, random)
+    return pair.target, pair.other, pair.has_other, *method.views(batch, pair, random)
 
 
 def test_zero_templates_give_a_zero_masked_image() -> None:
@@ -190,3 +190,20 @@ def test_published_numbers() -> None:
     for name in ("paper", "official"):
         assert presets[name].temperature == 1.0 and presets[name].slots == 4
         assert presets[name].cross_modal_start == 0.2 and presets[name].contrastive_start == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("align", ["centre", "world"])
+@pytest.mark.parametrize("coarsening", [1.0, 2.5])
+def test_templates_reach_every_voxel_of_every_case(align: str, coarsening: float) -> None:
+    store = brains(2, MODALITIES)
+    store._origins = {"case00": (-20.0, -30.0, 5.0), "case01": (-16.0, -34.0, 9.0)}
+    store.volumes["case01"] = store.volumes["case01"][:, :21, :25, :22]
+    options = replace(ALWAYS_OTHER, align=align, template_coarsening=coarsening)  # type: ignore[arg-type]
+    method, sampler = make(store, options)
+    with torch.no_grad():
+        method.templates.volumes.fill_(1.0)
+    for step in range(5):
+        batch = sampler[step]
+        position = batch.centre_offset if align == "centre" else batch.world
+        filler = method.templates.windows(batch.modality[:, 0], position, batch.spacing, (16, 16, 16))
+        assert torch.allclose(filler, torch.ones_like(filler), atol=1e-5)

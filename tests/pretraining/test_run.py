@@ -101,17 +101,17 @@ def test_a_finished_run_is_returned_as_it_is(run: Run, tmp_path: Path) -> None:
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
-@pytest.mark.parametrize("reads", [5, 9, 15])
-def test_interrupted_and_resumed_equals_uninterrupted(run: Run, tmp_path: Path, reads: int) -> None:
-    run("whole")
+@pytest.mark.parametrize(("reads", "precision"), [(5, "fp32"), (9, "bf16"), (15, "fp32")])
+def test_interrupted_and_resumed_equals_uninterrupted(run: Run, tmp_path: Path, reads: int, precision: str) -> None:
+    run("whole", precision=precision)
     store = brains(3, MODALITIES)
     store.__class__ = Unplugged
     store.reads_left = reads  # type: ignore[attr-defined]  # 2 per step
     with pytest.raises(KeyboardInterrupt):
-        run("parts", store=store)
+        run("parts", store=store, precision=precision)
     assert not (tmp_path / "parts" / "encoder.json").exists()
     store.reads_left = 10**9  # type: ignore[attr-defined]
-    run("parts", store=store)
+    run("parts", store=store, precision=precision)
     for file in RESULTS:
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes(), file
 

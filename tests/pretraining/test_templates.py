@@ -19,7 +19,7 @@ ONE = (1.0, 1.0, 1.0)
 
 def coded_bank(shape: tuple[int, int, int], grid: TemplateGrid | None = None, **more: bool) -> TemplateBank:
     """One template whose voxels hold 1 + their flat index."""
-    bank = TemplateBank(1, grid or TemplateGrid.around_centre(shape, ONE), **more)
+    bank = TemplateBank(1, grid or TemplateGrid.around_centre([n - 1 for n in shape], ONE), **more)
     with torch.no_grad():
         bank.volumes.copy_(1 + torch.arange(int(np.prod(shape))).view(1, *shape))
     return bank
@@ -105,7 +105,7 @@ def test_minmax_runs_from_zero_to_one() -> None:
 
 
 def test_files_have_the_grid(tmp_path: Path) -> None:
-    grid = TemplateGrid.around_centre((6.0, 8.0, 5.0), (2.0, 2.0, 1.0))
+    grid = TemplateGrid.around_centre((4.0, 6.0, 4.0), (2.0, 2.0, 1.0))
     bank = TemplateBank(1, grid)
     with torch.no_grad():
         bank.volumes[0, 0, 1, 2] = 5.0
@@ -140,3 +140,19 @@ def test_default_parametrisation_learns_where_the_released_one_is_frozen() -> No
     assert fitted_error("direct", 0.0, 0.03) < 0.05
     assert fitted_error("minmax", 1e-3, 0.03) < 0.05
     assert fitted_error("minmax", 1e-9, 0.03) > 0.3
+
+
+@given(reach=st.floats(1.0, 40.0), factor=st.floats(1.0, 4.0))
+@settings(max_examples=40, deadline=None)
+def test_a_coarser_grid_still_covers_everything(reach: float, factor: float) -> None:
+    grid = TemplateGrid.around_centre((reach,) * 3, (factor,) * 3)
+    assert (grid.shape[0] - 1) * factor >= reach * (1 - 1e-3)
+    assert grid.origin[0] == pytest.approx(-(grid.shape[0] - 1) / 2 * factor)
+
+
+def test_a_coarse_ramp_is_read_as_a_ramp() -> None:
+    bank = TemplateBank(1, TemplateGrid((5, 5, 5), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0)))
+    with torch.no_grad():
+        bank.volumes.copy_((2.0 * torch.arange(5)).view(1, 5, 1, 1).expand(1, 5, 5, 5))
+    found = window(bank, torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64), (6, 4, 4))
+    assert np.allclose(found[:, 0, 0], np.arange(1.0, 7.0))

@@ -48,7 +48,7 @@ def convert(source: Path, card: Card, output: Path) -> Conversion:
         if not match:
             unread.append(Exclusion(what=file.key, reason="not in TrainingData/<number>/ or TestData/<number>/"))
             continue
-        groups = {"set": SETS[match["set"].lower()], "number": match["number"], "patient": match["number"]}
+        groups = {"set": SETS[match["set"].lower()], "number": match["number"]}
         name = match["name"].lower()
         if name in CONTRASTS:
             found.append(Found(file, CONTRASTS[name], groups))

@@ -29,6 +29,7 @@ class AcquisitionConfig:
         relaxation_spread: log standard deviation of T1, T2 and ADC between subjects.
         timing_spread: log standard deviation of TR, TE and TI.
         noise: factor on every scanner's noise.
+        bias: factor on the shading (below 1: corrected, as some releases are).
         texture: standard deviation of tissue signal within a subject, over ``texture_mm``.
         slice_gap: standard deviation of the gain from slice to slice in thick-sliced diffusion images.
     """
@@ -36,6 +37,7 @@ class AcquisitionConfig:
     relaxation_spread: float = 0.05
     timing_spread: float = 0.04
     noise: float = 1.0
+    bias: float = 1.0
     texture: float = 0.03
     texture_mm: float = 4.0
     slice_gap: float = 0.04
@@ -62,7 +64,7 @@ def acquire(
     images: dict[str, Array] = {}
     for modality in sorted(set(modalities) - {"adc"} | ({"dwi"} if "adc" in modalities else set())):
         sequence = _vary(scanner.sequences[modality], config, rng)
-        strength = scanner.bias * float(rng.uniform(0.6, 1.4)) * float(rng.choice((-1, 1)))
+        strength = scanner.bias * config.bias * float(rng.uniform(0.6, 1.4)) * float(rng.choice((-1, 1)))
         gain = scanner.gain * _RELATIVE_GAIN[modality] * float(np.exp(rng.normal(0, 0.2)))
         blur = (scanner.blur_mm * float(rng.uniform(0.8, 1.25)), config.thickness)
         current = relaxation.enhanced() if modality == "t1c" else relaxation

@@ -20,8 +20,13 @@ from mvp_bench.datasets.phantom.pathology.infarct import Infarct
 from mvp_bench.datasets.phantom.pathology.meningioma import Meningioma
 from mvp_bench.datasets.phantom.pathology.metastasis import Metastases
 from mvp_bench.datasets.phantom.pathology.schwannoma import Schwannoma
+from mvp_bench.datasets.phantom.scanners import SCANNERS
 from mvp_bench.datasets.phantom.variants import VariantConfig
 
+GRADIENT_ECHO = (0, 1, 3, 4)
+"""The scanners whose t1 is MPRAGE or spoiled gradient echo, as in all volumetric studies."""
+YOUNG = ShapeConfig(ventricle_mm=(0.2, 0.5), sulci=(0.05, 0.05))
+"""Normal spread of ventricles and sulci before ageing; the studies' own latents come on top."""
 STRUCTURAL = ("t1", "t1c", "t2", "flair")
 _RARELY = ((("t1",), 0.02), (("t2",), 0.03), (("flair",), 0.03))
 
@@ -44,6 +49,7 @@ class Cohort:
         tissue_labels: the mask holds tissue classes instead of lesions.
         missing: (modalities, probability) that a subject lacks them together.
         slabs: modality -> lowest and highest height in mm that it covers.
+        scanners: which of scanners.SCANNERS took part.
         ageing: how much age widens ventricles and sulci (0: not at all).
         acquisition, shape, variants: how much subjects and scans differ.
     """
@@ -61,6 +67,7 @@ class Cohort:
     tissue_labels: bool = False
     missing: tuple[tuple[tuple[str, ...], float], ...] = ()
     slabs: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scanners: tuple[int, ...] = tuple(range(len(SCANNERS)))
     ageing: float = 1.0
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
     shape: ShapeConfig = field(default_factory=ShapeConfig)
@@ -143,7 +150,9 @@ COHORTS: dict[int, Cohort] = {
             mask="head",
             age=(60.0, 88.0),
             classes=("CN", "MCI"),
+            scanners=GRADIENT_ECHO,
             ageing=0.5,
+            acquisition=AcquisitionConfig(noise=0.8, bias=0.4),
         ),
         Cohort(
             513,
@@ -153,7 +162,10 @@ COHORTS: dict[int, Cohort] = {
             mask="head",
             age=(7.0, 20.0),
             classes=("NC", "ADHD"),
+            scanners=GRADIENT_ECHO,
             ageing=0.0,
+            acquisition=AcquisitionConfig(bias=0.6),
+            shape=YOUNG,
         ),
         Cohort(
             514,
@@ -163,7 +175,10 @@ COHORTS: dict[int, Cohort] = {
             mask="head",
             age=(7.0, 40.0),
             classes=("NC", "ASD"),
+            scanners=GRADIENT_ECHO,
             ageing=0.0,
+            acquisition=AcquisitionConfig(bias=0.6),
+            shape=YOUNG,
         ),
         Cohort(
             521,

@@ -55,7 +55,7 @@ def draw_person(cohort: Cohort, seed: int, index: int) -> Person:
     rng = stream(seed, cohort.dataset, index, "person")
     age = float(np.round(rng.uniform(*cohort.age), 1))
     sex = str(rng.choice(["F", "M"]))
-    site = int(rng.integers(len(SCANNERS)))
+    site = int(rng.choice(cohort.scanners))
     class_name = cohort.class_of(index)
     missing: set[str] = set()
     for group, probability in cohort.missing:
@@ -117,6 +117,7 @@ def _make_subject(cohort: Cohort, spacing_mm: float, seed: int, index: int) -> S
     facts["ventricles_ml"] = round(scene.amount_ml(scene.regions["ventricle"] * scene.of("csf")), 2)
     grey = scene.of("gm") + scene.of("deep")
     facts["medial_temporal_ml"] = round(scene.amount_ml(scene.regions["medial_temporal"] * grey), 3)
+    facts["intracranial_ml"] = round(scene.amount_ml(scene.regions["strip"]), 1)
     facts.update(scene.notes)
     full = {modality: _whole(grid, scene.crop, image) for modality, image in images.items()}
     for modality in full:

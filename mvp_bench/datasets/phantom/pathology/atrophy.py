@@ -30,10 +30,10 @@ class MedialTemporalAtrophy:
     """
 
     affected: str = "MCI"
-    shift: tuple[float, float, float] = (1.2, 1.6, 0.5)
-    ventricle_mm: tuple[float, float] = (1.3, 0.9)
-    shrinkage: tuple[float, float] = (0.06, 0.08)
-    sulci: tuple[float, float] = (0.25, 0.12)
+    shift: tuple[float, float, float] = (1.5, 1.6, 0.9)
+    ventricle_mm: tuple[float, float] = (1.6, 1.5)
+    shrinkage: tuple[float, float] = (0.08, 0.12)
+    sulci: tuple[float, float] = (0.3, 0.16)
     loss: float = 1.5
 
     def plan(self, rng: np.random.Generator, class_name: str | None) -> AtrophyPlan:
@@ -85,10 +85,10 @@ def _pair(name: str, centre: Point, reach: float, shift: float) -> Region:
 
 
 ATTENTION_REGIONS = (
-    _pair("caudate", (13, 10, 10), 10.0, -0.75),
-    _pair("putamen", (26, 2, 0), 11.0, -0.6),
-    _pair("amygdala and hippocampus", (25, -12, -18), 11.0, -0.55),
-    _pair("prefrontal", (22, 44, 18), 17.0, -0.55),
+    _pair("caudate", (13, 10, 10), 10.0, -0.6),
+    _pair("putamen", (26, 2, 0), 11.0, -0.5),
+    _pair("amygdala and hippocampus", (25, -12, -18), 11.0, -0.4),
+    _pair("prefrontal", (22, 44, 18), 17.0, -0.4),
     _pair("cerebellar hemisphere", (26, -64, -36), 17.0, -0.5),
     Region("vermis", ((0.0, -62.0, -22.0),), 12.0, -0.4),
     _pair("lateral temporal", (52, -20, -8), 14.0, 0.0),
@@ -97,9 +97,9 @@ ATTENTION_REGIONS = (
 """After the mega-analyses of ENIGMA-ADHD (Hoogman et al., Lancet Psychiatry 4 (2017) 310): smaller striatum, amygdala,
 hippocampus; frontal cortex and cerebellum from the wider literature. Shifts are larger than the real 0.1-0.2."""
 AUTISM_REGIONS = (
-    _pair("prefrontal", (22, 44, 18), 17.0, 0.7),
-    _pair("lateral temporal", (52, -20, -8), 14.0, 0.55),
-    _pair("amygdala and hippocampus", (25, -12, -18), 11.0, 0.6),
+    _pair("prefrontal", (22, 44, 18), 17.0, 0.6),
+    _pair("lateral temporal", (52, -20, -8), 14.0, 0.5),
+    _pair("amygdala and hippocampus", (25, -12, -18), 11.0, 0.5),
     _pair("putamen", (26, 2, 0), 11.0, -0.5),
     _pair("cerebellar hemisphere", (26, -64, -36), 17.0, 0.4),
     Region("corpus callosum", ((0.0, -6.0, 26.0),), 13.0, -0.6),
@@ -119,33 +119,38 @@ class RegionalDifference:
         growth_sd: linear growth of a region per standard deviation.
         ventricle_mm: standard deviation of the ventricles' wall motion.
         ventricle_shift: class difference of it, in standard deviations.
+        sulci: standard deviation of the sulcal widening, that is, of the cortex' thickness.
+        sulci_shift: class difference of it, in standard deviations.
     """
 
     affected: str
     regions: tuple[Region, ...]
-    growth_sd: float = 0.07
-    ventricle_mm: float = 0.8
-    ventricle_shift: float = 0.5
+    growth_sd: float = 0.1
+    ventricle_mm: float = 1.8
+    ventricle_shift: float = 0.8
+    sulci: float = 0.18
+    sulci_shift: float = 0.7
 
     @property
     def separation(self) -> float:
         """D of the module's text."""
         shifts = [region.shift for region in self.regions]
-        return float(np.sqrt(np.sum(np.square(shifts)) + self.ventricle_shift**2))
+        return float(np.linalg.norm([*shifts, self.ventricle_shift, self.sulci_shift]))
 
     def plan(self, rng: np.random.Generator, class_name: str | None) -> RegionalPlan:
-        """Draw one latent per region, and one for the ventricles."""
+        """Draw one latent per region, one for the ventricles and one for the sulci."""
         sign = 0.5 if class_name == self.affected else -0.5
-        latents = rng.standard_normal(len(self.regions) + 1).clip(-2.5, 2.5)
-        latents += sign * np.array([*(region.shift for region in self.regions), self.ventricle_shift])
+        shifts = [*(region.shift for region in self.regions), self.ventricle_shift, self.sulci_shift]
+        latents = rng.standard_normal(len(shifts)).clip(-2.5, 2.5) + sign * np.array(shifts)
         bumps = tuple(
             Bump(region.centres, region.reach, float(np.clip(self.growth_sd * latent, -0.3, 0.3)))
-            for region, latent in zip(self.regions, latents[:-1], strict=True)
+            for region, latent in zip(self.regions, latents[:-2], strict=True)
         )
         return RegionalPlan(
             class_name=class_name,
             bumps=bumps,
-            ventricle_mm=float(self.ventricle_mm * latents[-1]),
+            ventricle_mm=float(self.ventricle_mm * latents[-2]),
+            sulci=float(self.sulci * latents[-1]),
             latents=tuple(float(v) for v in latents),
         )
 

@@ -83,9 +83,8 @@ class Infarct:
             weights = np.array([3, 3, 2, 1, 2, 1, 0.7])
             apex, aim, angle = TERRITORIES[names[int(rng.choice(len(names), p=weights / weights.sum()))]]
             flip = np.array((plan.side, 1, 1), np.float32)
-            level = _wedge(
-                scene, np.array(apex) * flip, np.array(aim) * flip, angle * float(rng.uniform(*self.extent)), rng
-            )
+            angle *= float(rng.uniform(*self.extent))
+            level = _wedge(scene, np.array(apex) * flip, np.array(aim) * flip, angle, rng)
             self._fill(Local(scene, np.flatnonzero(level > -12)), level[level > -12], severity, late, rng)
             return
         small = plan.kind == "lacunar"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,19 @@ from mvp_bench.pretraining.methods.brainmvp.templates import TemplateBank, Templ
 from mvp_bench.pretraining.reconstruction import constant_mse
 from mvp_bench.pretraining.sampling import Batch, SamplingSpec
 from mvp_bench.registry import METHODS
+
+
+class Pair(NamedTuple):
+    """What each sample of a batch is to rebuild, and from which other image."""
+
+    target: torch.Tensor
+    """(B, 1, z, y, x)."""
+    modality: torch.Tensor
+    """int64 (B,): of the target."""
+    other: torch.Tensor
+    """(B, 1, z, y, x): another modality of the same case at the same place; anything where there is none."""
+    has_other: torch.Tensor
+    """bool (B,)."""
 
 
 @METHODS.register("brainmvp", summary="BrainMVP: template view, other-modality view, and InfoNCE between them")
@@ -66,10 +79,12 @@ class BrainMvp(Method[BrainMvpOptions]):
     def build(self, context: Context) -> None:
         options = self.options
         self.decoder = SkipFreeDecoder(context.encoder.features, context.encoder.strides, linear=options.linear_decoder)
+        z, y, x = (options.template_coarsening * edge for edge in context.spacing)
         if options.align == "centre":
-            grid = TemplateGrid.around_centre(context.largest, context.spacing)
+            reach = [whole - edge for whole, edge in zip(context.largest, context.spacing, strict=True)]
+            grid = TemplateGrid.around_centre(reach, (z, y, x))
         else:
-            grid = TemplateGrid.of_box(*context.world_box, context.spacing)
+            grid = TemplateGrid.of_box(*context.world_box, (z, y, x))
         self.templates = TemplateBank(
             len(context.modalities), grid, options.parametrisation, options.epsilon, options.subvoxel
         )
@@ -90,16 +105,14 @@ class BrainMvp(Method[BrainMvpOptions]):
 
     def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, LossTerm]:
         options, fraction = self.options, self.context.fraction(step)
-        target, modality, other, has_other = self.draw_pair(batch, generator)
+        pair = self.draw_pair(batch, generator)
         if fraction < options.cross_modal_start:
-            has_other = torch.zeros_like(has_other)
-        first, second = self.views(batch, target, modality, other, has_other, generator)
+            pair = pair._replace(has_other=torch.zeros_like(pair.has_other))
+        size = len(pair.target)
 
-        maps = self.encoder(torch.cat([first, second]))
-        rebuilt = self.decoder(maps).float()
-        size = len(target)
-        constant = constant_mse(target)
-        error = (rebuilt - target.float().repeat(2, 1, 1, 1, 1)).square()
+        maps = self.encoder(torch.cat(self.views(batch, pair, generator)))
+        error = (self.decoder(maps).float() - pair.target.repeat(2, 1, 1, 1, 1)).square()
+        constant = constant_mse(pair.target)
         terms = {
             "distillation": LossTerm(error[:size].mean(), options.weight_distillation, constant),
             "cross_modal": LossTerm(error[size:].mean(), options.weight_cross_modal, constant),
@@ -109,15 +122,8 @@ class BrainMvp(Method[BrainMvpOptions]):
             terms["contrastive"] = LossTerm(value, options.weight_contrastive, trivial_info_nce(size))
         return terms
 
-    def draw_pair(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Per sample an image to reconstruct and, where there is one, an image of another modality of the same case.
-
-        Returns:
-            target (B, 1, z, y, x), its modality (B,), other (B, 1, z, y, x), has_other bool (B,). The other one is
-            drawn uniformly among the distinct modalities of the slots.
-        """
+    def draw_pair(self, batch: Batch, generator: torch.Generator) -> Pair:
+        """The slot to rebuild, and the other image: uniformly among the slots' distinct other modalities."""
         size, slots = batch.modality.shape
         modality = batch.modality.cpu()
         draws = 1 if self.options.target == "batch" else size
@@ -130,31 +136,23 @@ class BrainMvp(Method[BrainMvpOptions]):
         other = chance.argmax(dim=1)
         device = batch.images.device
         rows, slot, other = rows.to(device), slot.to(device), other.to(device)
-        return (
-            batch.images[rows, slot].unsqueeze(1),
-            wanted.to(device),
-            batch.images[rows, other].unsqueeze(1),
-            eligible.any(dim=1).to(device),
+        return Pair(
+            target=batch.images[rows, slot].unsqueeze(1),
+            modality=wanted.to(device),
+            other=batch.images[rows, other].unsqueeze(1),
+            has_other=eligible.any(dim=1).to(device),
         )
 
-    def views(
-        self,
-        batch: Batch,
-        target: torch.Tensor,
-        modality: torch.Tensor,
-        other: torch.Tensor,
-        has_other: torch.Tensor,
-        generator: torch.Generator,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The target with hidden blocks filled: from the template (view 1), and from ``other`` where there is one, else
-        from the template again (view 2). Every sample and view has a mask of its own."""
+    def views(self, batch: Batch, pair: Pair, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The target with hidden blocks filled: from the template (view 1), and from the other image where there is
+        one, else from the template again (view 2). Every sample and view has a mask of its own."""
+        size, patch = len(pair.target), pair.target.shape[2:]
         position = batch.centre_offset if self.options.align == "centre" else batch.world
-        patch = target.shape[2:]
-        template = self.templates.windows(modality, position, batch.spacing, patch)
-        grids = masking.draw_kept(2 * len(target), self.grid, self.kept, generator)
-        kept = masking.to_voxels(grids, patch, self.block).to(target.device)
-        filler = torch.where(has_other.view(-1, 1, 1, 1, 1), other, template)
-        return masking.fill(target, kept[: len(target)], template), masking.fill(target, kept[len(target) :], filler)
+        template = self.templates.windows(pair.modality, position, batch.spacing, patch)
+        grids = masking.draw_kept(2 * size, self.grid, self.kept, generator)
+        kept = masking.to_voxels(grids, patch, self.block).to(pair.target.device)
+        filler = torch.where(pair.has_other.view(-1, 1, 1, 1, 1), pair.other, template)
+        return masking.fill(pair.target, kept[:size], template), masking.fill(pair.target, kept[size:], filler)
 
     def save_templates(self, folder: Path) -> dict[str, str]:
         return save_templates(self.templates, self.context.modalities, folder)

@@ -29,25 +29,29 @@ class TemplateGrid:
     """Position of voxel (0, 0, 0): of the world, or relative to the middle of the brain."""
 
     @classmethod
-    def around_centre(cls, extent: Sequence[float], spacing: tuple[float, float, float]) -> TemplateGrid:
-        """A grid of ``extent`` mm around position 0."""
-        shape = [max(1, round(e / s)) for e, s in zip(extent, spacing, strict=True)]
-        origin = [-(n / 2 - 0.5) * s for n, s in zip(shape, spacing, strict=True)]
-        return cls((shape[0], shape[1], shape[2]), spacing, (origin[0], origin[1], origin[2]))
+    def around_centre(cls, reach: Sequence[float], spacing: tuple[float, float, float]) -> TemplateGrid:
+        """A grid around position 0 whose outermost voxel centres are at least ``reach`` mm apart on each axis."""
+        shape = _voxels(reach, spacing)
+        origin = [-(n - 1) / 2 * s for n, s in zip(shape, spacing, strict=True)]
+        return cls(shape, spacing, (origin[0], origin[1], origin[2]))
 
     @classmethod
     def of_box(
         cls, low: tuple[float, float, float], high: Sequence[float], spacing: tuple[float, float, float]
     ) -> TemplateGrid:
         """A grid whose outermost voxel centres are ``low`` and (at least) ``high``."""
-        shape = [int(np.ceil((b - a) / s - SAME_SPACING)) + 1 for a, b, s in zip(low, high, spacing, strict=True)]
-        return cls((shape[0], shape[1], shape[2]), spacing, low)
+        return cls(_voxels([b - a for a, b in zip(low, high, strict=True)], spacing), spacing, low)
 
     def affine(self) -> np.ndarray:
         """4 x 4: voxel (x, y, z) -> position (x, y, z)."""
         affine = np.diag([*self.spacing[::-1], 1.0])
         affine[:3, 3] = self.origin[::-1]
         return affine
+
+
+def _voxels(reach: Sequence[float], spacing: Sequence[float]) -> tuple[int, int, int]:
+    z, y, x = (int(np.ceil(r / s - SAME_SPACING)) + 1 for r, s in zip(reach, spacing, strict=True))
+    return z, y, x
 
 
 class TemplateBank(nn.Module):

@@ -1,0 +1,213 @@
+"""The console scripts' manners: one message for what the user can mend, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mvp_bench import cli
+from mvp_bench.workspace import Workspace
+from tests.toy import toy_card, toy_dataset, write_cards
+
+Verb = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path: Path) -> Verb:
+    """Run a verb in this process; returns exit code and standard error."""
+
+    def call(verb: str, *arguments: object, root: Path | None = None) -> tuple[int, str]:
+        monkeypatch.setattr(
+            sys, "argv", [f"mvp_{verb}", "--root", str(root or tmp_path / "root"), *map(str, arguments)]
+        )
+        with pytest.raises(SystemExit) as stopped:
+            getattr(cli, verb)()
+        return int(stopped.value.code or 0), capsys.readouterr().err
+
+    return call
+
+
+def one_message(result: tuple[int, str], *words: str) -> None:
+    code, text = result
+    assert code == 2, text
+    assert text.startswith("error: ") and "Traceback" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """Three tiny patients in the layout of BraTS2023-PED, without fault."""
+    top = tmp_path / "release" / "ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData"
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        name = f"BraTS-PED-{number:05d}-000"
+        folder = top / name
+        folder.mkdir(parents=True)
+        labels = np.zeros((8, 8, 8), np.uint8)
+        labels[2:6, 2:6, 2:6] = 2
+        labels[3:5, 3:5, 3:5] = 1
+        labels[3, 3, 3] = 3
+        for suffix in ("t1n", "t1c", "t2w", "t2f"):
+            image = generator.uniform(1, 2, labels.shape).astype(np.float32)
+            nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"{name}-{suffix}.nii.gz")
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / f"{name}-seg.nii.gz")
+    return top
+
+
+def image(release: Path, number: int, suffix: str) -> Path:
+    name = f"BraTS-PED-{number:05d}-000"
+    return release / name / f"{name}-{suffix}.nii.gz"
+
+
+def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray], affine: np.ndarray | None = None) -> None:
+    volume = nib.load(path)
+    data = change(np.array(volume.dataobj))
+    nib.save(nib.Nifti1Image(data, volume.affine if affine is None else affine), path)
+
+
+def test_a_sound_release_is_prepared_and_listed(run: Verb, release: Path, tmp_path: Path, capsys) -> None:
+    assert run("prepare", "-d", 501, "--source", release)[0] == 0
+    content = json.loads((tmp_path / "root/datasets/Dataset501_BraTS2023-PED/dataset.json").read_text())
+    assert content["mvp_bench"]["source"] == "real" and content["numTraining"] == 6
+    assert run("prepare", "--list")[0] == 0
+
+
+def test_unknown_dataset(run: Verb) -> None:
+    one_message(run("plan", "-d", "BraTS2023-PEDD"), "BraTS2023-PED")
+    one_message(run("prepare", "-d", 999), "999")
+
+
+def test_dataset_not_prepared(run: Verb) -> None:
+    one_message(run("plan", "-d", 501), "not prepared", "--source", "--phantom")
+    one_message(run("benchmark", "--tasks", 501), "not prepared")
+    one_message(run("benchmark", "--all"), "--phantom")
+    one_message(run("pretrain"), "no prepared dataset")
+
+
+def prepared_nothing(tmp_path: Path) -> bool:
+    return not (tmp_path / "root/datasets/Dataset501_BraTS2023-PED/dataset.json").exists()
+
+
+def test_truncated_file(run: Verb, release: Path, tmp_path: Path) -> None:
+    victim = image(release, 1, "t2w")
+    victim.write_bytes(victim.read_bytes()[:-200])
+    one_message(run("prepare", "-d", 501, "--source", release), victim.name)
+    assert prepared_nothing(tmp_path)
+
+
+def test_nan(run: Verb, release: Path, tmp_path: Path) -> None:
+    victim = image(release, 2, "t1c")
+    rewrite(victim, lambda a: np.where(a > 1.5, np.nan, a))
+    one_message(run("prepare", "-d", 501, "--source", release), victim.name)
+    assert prepared_nothing(tmp_path)
+
+
+def test_other_grid(run: Verb, release: Path, tmp_path: Path) -> None:
+    victim = image(release, 3, "t2f")
+    rewrite(victim, lambda a: a, affine=np.diag([1.5, 1, 1, 1]))
+    one_message(run("prepare", "-d", 501, "--source", release), victim.name)
+    assert prepared_nothing(tmp_path)
+
+
+def test_undeclared_label(run: Verb, release: Path, tmp_path: Path) -> None:
+    victim = image(release, 4, "seg")
+    rewrite(victim, lambda a: np.where(a == 3, 7, a).astype(np.uint8))
+    one_message(run("prepare", "-d", 501, "--source", release), victim.name, "7")
+    assert prepared_nothing(tmp_path)
+
+
+def test_region_empty_everywhere(run: Verb, release: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        rewrite(image(release, number, "seg"), lambda a: np.where(a == 3, 1, a).astype(np.uint8))
+    one_message(run("prepare", "-d", 501, "--source", release), "ET")
+    assert prepared_nothing(tmp_path)
+
+
+def test_too_few_patients(run: Verb, release: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for number in range(1, 6):
+        shutil.rmtree(image(release, number, "seg").parent)
+    one_message(run("prepare", "-d", 501, "--source", release), "patients")
+    assert prepared_nothing(tmp_path)
+
+
+def test_patient_in_two_splits(run: Verb, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "root").open()
+    card = toy_card()
+    write_cards(workspace.root, card)
+    toy_dataset(workspace, card)
+    path = workspace.dataset(card.dataset_name) / "splits.json"
+    splits = json.loads(path.read_text())
+    splits["patients"][splits["folds"][0]["test"][0]] = splits["patients"][splits["folds"][0]["train"][0]]
+    path.write_text(json.dumps(splits))
+    one_message(
+        run("benchmark", "--tasks", 901, "--profile", "smoke", "--methods", "scratch", "--jobs", 1), "splits.json"
+    )
+    assert not list(workspace.cells.glob("*/*/*"))
+
+
+def test_card_with_a_wrong_field(run: Verb, tmp_path: Path) -> None:
+    folder = tmp_path / "root" / "datasets"
+    folder.mkdir(parents=True)
+    card = json.loads(toy_card().model_dump_json(by_alias=True))
+    (folder / "mine.json").write_text(json.dumps({**card, "modalitys": ["t1"]}))
+    one_message(run("prepare", "-d", 901), "mine.json", "modalitys", "modalities")
+
+
+def test_unwritable_root(run: Verb, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one_message(run("prepare", "-d", 501, "--phantom", root=tmp_path / "file"), "--root")
+
+
+def test_unknown_names(run: Verb, tmp_path: Path) -> None:
+    one_message(run("benchmark", "--all", "--phantom", "--methods", "brainmpv"), "brainmvp")
+    one_message(run("pretrain", "--method", "maee"), "mae")
+    one_message(run("benchmark", "--all", "--phantom", "--encoder", "resenc-xxl"), "resenc-l")
+    assert run("prepare", "--no-such-option")[0] == 2
+
+
+@pytest.fixture
+def pretrained(run: Verb, tmp_path: Path) -> Path:
+    """A workspace with one toy task and an encoder pre-trained for it."""
+    root = tmp_path / "root"
+    workspace = Workspace(root).open()
+    cards = [toy_card("classification", 902), toy_card("pretraining", 903)]
+    write_cards(root, *cards)
+    for card in cards:
+        toy_dataset(workspace, card)
+    assert benchmark_toys(run)[0] == 0
+    return next(workspace.pretraining.iterdir())
+
+
+def benchmark_toys(run: Verb, *more: object) -> tuple[int, str]:
+    arguments = ("--tasks", 902, "--pretrain-datasets", 903, "--methods", "mae", "--jobs", 1, "--profile", "smoke")
+    return run("benchmark", *arguments, *more)
+
+
+def test_damaged_weights_fail_their_cell(run: Verb, pretrained: Path, tmp_path: Path) -> None:
+    weights = pretrained / "encoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert benchmark_toys(run, "--seeds", 5)[0] == 3
+    (failure,) = (tmp_path / "root/results/cells").rglob("failure.json")
+    assert "encoder.safetensors" in json.loads(failure.read_text())["error"]
+
+
+def test_weights_of_another_encoder_fail_their_cell(run: Verb, pretrained: Path, tmp_path: Path) -> None:
+    record = json.loads((pretrained / "encoder.json").read_text())
+    (pretrained / "encoder.json").write_text(json.dumps({**record, "encoder": "resenc-mini"}))
+    assert benchmark_toys(run, "--seeds", 5)[0] == 3
+    (failure,) = (tmp_path / "root/results/cells").rglob("failure.json")
+    assert "resenc-mini" in json.loads(failure.read_text())["error"]
+
+
+def test_phantom_and_real_never_meet(run: Verb, release: Path) -> None:
+    assert run("prepare", "-d", 501, "--source", release)[0] == 0
+    one_message(run("prepare", "-d", 501, "--phantom", "--profile", "smoke"), "--root")
