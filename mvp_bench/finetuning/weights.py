@@ -25,6 +25,14 @@ def load_into(encoder: nn.Module, job: FineTuneJob, modalities: list[str]) -> di
         return {}
     state, record = load_pretrained(job.pretrained)
     check_encoder(record, job.encoder, job.pretrained)
-    report = initialise_encoder(encoder, state, job.stem, len(modalities), modalities=modalities, where=job.pretrained)
+    report = initialise_encoder(
+        encoder,
+        state,
+        job.stem,
+        len(modalities),
+        modalities=modalities,
+        stem_modalities=record.stem_modalities,
+        where=job.pretrained,
+    )
     (job.folder / "load_report.txt").write_text(report.table() + "\n")
     return {"loaded": len(report.loaded), "adapted": len(report.adapted), "new": len(report.new)}

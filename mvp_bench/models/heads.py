@@ -48,32 +48,36 @@ class Projector(nn.Module):
         return self.layers(pooled)
 
 
-def regional_average(maps: Sequence[torch.Tensor], grid: int) -> torch.Tensor:
-    """Means of the deepest map over ``grid``^3 boxes, in float32: list of (B, C_i, z_i, y_i, x_i) -> (B, C grid^3).
+def regional_pooling(maps: Sequence[torch.Tensor], grid: int) -> torch.Tensor:
+    """Means of the deepest map over ``grid``^3 boxes and its maximum over the volume, in float32:
+    list of (B, C_i, z_i, y_i, x_i) -> (B, C (grid^3 + 1)).
 
-    With instance norm a channel's mean over the whole volume is nearly the same in every image: what tells images apart
-    is where a feature is strong. ``grid`` 1 is :func:`global_average`.
+    With instance norm a channel's mean over the whole volume is nearly the same in every image; what tells images apart
+    is where a feature is strong (the boxes' means) and how strong it gets anywhere (the maximum).
     """
-    return nn.functional.adaptive_avg_pool3d(maps[-1].float(), grid).flatten(1)
+    deepest = maps[-1].float()
+    return torch.cat([nn.functional.adaptive_avg_pool3d(deepest, grid).flatten(1), deepest.amax((2, 3, 4))], dim=1)
 
 
 class Classifier(nn.Module):
-    """Encoder, average pooling, dropout, linear layer: (B, C, z, y, x) -> logits (B, classes).
+    """Encoder, pooling, dropout, linear layer: (B, C, z, y, x) -> logits (B, classes).
 
     Args:
         encoder: returns a list of feature maps.
         features: channels of its deepest map.
         classes: number of classes.
         dropout: probability of dropping a pooled feature in training.
-        grid: boxes per axis over which features are averaged; 1 averages over the whole volume.
+        grid: 0 for global average pooling, else boxes per axis of :func:`regional_pooling`.
     """
 
-    def __init__(self, encoder: nn.Module, features: int, classes: int, dropout: float = 0.0, grid: int = 1) -> None:
+    def __init__(self, encoder: nn.Module, features: int, classes: int, dropout: float = 0.0, grid: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
         self.grid = grid
-        self.head = nn.Linear(features * grid**3, classes)
+        self.head = nn.Linear(features * (grid**3 + 1), classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.dropout(regional_average(self.encoder(images), self.grid)))
+        maps = self.encoder(images)
+        pooled = regional_pooling(maps, self.grid) if self.grid else global_average(maps)
+        return self.head(self.dropout(pooled))

@@ -121,7 +121,8 @@ def _places(kind: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]
         thalamus = deep * (np.abs(x) < 18) * (y < -8) * (y > -32)
         weight = pons + thalamus + 0.15 * wm * (infra > 0.9) * (z < -20) * (np.abs(x) < 25)
     elif kind == "grey_white":
-        weight = np.clip(4 * gm * wm, 0, 1) * (1 + 0.5 * (infra > 0.5)) * (deep < 0.2)
+        brainstem = (infra > 0.5) & (np.abs(x) < 13) & (y > -50)
+        weight = np.clip(4 * gm * wm, 0, 1) * (1 + 0.5 * (infra > 0.5)) * (deep < 0.2) * ~brainstem
     elif kind == "deep":
         weight = (deep + 0.35 * wm * (np.hypot(x, 0.6 * y) < 32) + infra * wm * (np.abs(x) < 12) * (y > -38)) * (
             z > -48
