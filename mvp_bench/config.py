@@ -328,7 +328,7 @@ FULL = ProfileValues(
 )
 MINI = ProfileValues(
     "resenc-mini",
-    PhantomConfig(spacing_mm=2.5, segmentation_patients=20, classification_patients=80, pretraining_patients=10),
+    PhantomConfig(spacing_mm=2.5, segmentation_patients=20, classification_patients=100, pretraining_patients=10),
     PlanningConfig(memory_gb=0.04, max_patch_edge=48, foreground_samples=1_000_000, workers=2),
     PretrainConfig(
         steps=400,
@@ -350,7 +350,7 @@ MINI = ProfileValues(
         checkpoint_every=5,
         workers=0,
     ),
-    ClassificationConfig(epochs=16, batch_size=4, learning_rate=1e-3, shift_voxels=2),
+    ClassificationConfig(epochs=13, batch_size=4, learning_rate=5e-3, shift_voxels=2),
     RuntimeConfig(threads=1),
     StatisticsConfig(),
     seeds=1,

@@ -21,7 +21,7 @@ from pathlib import Path
 from mvp_bench.config import PhantomConfig
 from mvp_bench.datasets.schema import Card
 
-VERSION = 1
+VERSION = 2
 """Version of the generator; raised whenever the same seed gives other voxels."""
 MANIFEST = "PHANTOM.json"
 """At the top of a release; written last, so it means complete."""

@@ -136,7 +136,7 @@ COHORTS: dict[int, Cohort] = {
         Cohort(
             511,
             STRUCTURAL,
-            Glioma((("HGG", HIGH_GRADE), ("LGG", LOW_GRADE)), atypical=0.1, labels=BRATS_2021),
+            Glioma((("HGG", HIGH_GRADE), ("LGG", LOW_GRADE)), atypical=0.05, labels=BRATS_2021),
             age=(25.0, 75.0),
             classes=("HGG", "LGG"),
             class_weights=(2, 1),
@@ -164,7 +164,7 @@ COHORTS: dict[int, Cohort] = {
             classes=("NC", "ADHD"),
             scanners=GRADIENT_ECHO,
             ageing=0.0,
-            acquisition=AcquisitionConfig(bias=0.6),
+            acquisition=AcquisitionConfig(noise=0.7, bias=0.5),
             shape=YOUNG,
         ),
         Cohort(
@@ -177,7 +177,7 @@ COHORTS: dict[int, Cohort] = {
             classes=("NC", "ASD"),
             scanners=GRADIENT_ECHO,
             ageing=0.0,
-            acquisition=AcquisitionConfig(bias=0.6),
+            acquisition=AcquisitionConfig(noise=0.7, bias=0.5),
             shape=YOUNG,
         ),
         Cohort(

@@ -93,6 +93,6 @@ BRATS = GridRule((1, 1, 1), (1, 1, 1), (240, 240, 155), orientation="LPS", origi
 ISLES_THIN = GridRule((2, 2, 2), (1, 1, 1), (224, 224, 146), orientation="LAS")
 ISLES_THICK = GridRule((1.8, 1.8, 4.8), (0.9, 0.9, 2.4), (230, 230, 144), orientation="LAS")
 MRBRAINS = GridRule((0.958, 0.958, 3.0), (0.958, 0.958, 3.0), (230, 230, 144), orientation="LPS")
-VS = GridRule((0.4, 0.4, 1.5), (0.65, 0.65, 1.2), (180, 216, 120), centre=(0, -17, -16), orientation="LPS")
+VS = GridRule((0.4, 0.4, 1.5), (1.0, 1.0, 1.6), (180, 216, 120), centre=(0, -17, -16), orientation="LPS")
 SAGITTAL_T1 = GridRule((1.2, 1.0, 1.0), (1.2, 1, 1), (192, 240, 240), centre=(0, -10, -12), orientation="PIR")
 IXI = GridRule((1.2, 0.9375, 0.9375), (1.2, 1, 1), (180, 240, 240), centre=(0, -10, -12), orientation="PIR")

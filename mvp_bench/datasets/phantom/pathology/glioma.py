@@ -48,14 +48,14 @@ class GliomaConfig:
     """
 
     place: str = "hemisphere"
-    radius_mm: tuple[float, float] = (9.0, 24.0)
+    radius_mm: tuple[float, float] = (11.0, 26.0)
     necrosis: float = 0.9
     rim_mm: tuple[float, float] = (2.5, 6.0)
     rim_growth: float = 0.12
     enhancement: tuple[float, float] = (0.55, 1.0)
     patchiness: float = 0.3
     enhancing_from: float = 0.35
-    oedema_mm: tuple[float, float] = (4.0, 24.0)
+    oedema_mm: tuple[float, float] = (6.0, 26.0)
     oedema_softness_mm: float = 7.0
     core_softness_mm: float = 2.5
     raggedness: float = 0.28
@@ -69,10 +69,10 @@ HIGH_GRADE = GliomaConfig()
 LOW_GRADE = GliomaConfig(
     radius_mm=(10.0, 26.0),
     necrosis=0.0,
-    enhancement=(0.0, 0.22),
+    enhancement=(0.0, 0.18),
     patchiness=0.15,
     enhancing_from=0.35,
-    oedema_mm=(0.0, 8.0),
+    oedema_mm=(0.0, 5.0),
     core_softness_mm=6.0,
     mass=(0.05, 0.25),
     cyst=0.25,

@@ -26,7 +26,7 @@ class Schwannoma:
         mass: range of the mass effect.
     """
 
-    radius_mm: tuple[float, float] = (4.0, 12.5)
+    radius_mm: tuple[float, float] = (6.0, 14.0)
     intracanalicular: float = 0.8
     enhancement: tuple[float, float] = (0.55, 1.0)
     cystic: float = 0.4
