@@ -119,11 +119,20 @@ def _profile_of(arguments: Sequence[str]) -> Any:
 
 
 def _show_config(config: CommonConfig, profile: str) -> None:
+    """Print every value, one line per group; the log file has them as JSON."""
     console.print(f"mvp_bench {code_version()}, profile {profile}, root {config.root.resolve()}", highlight=False)
-    text = json.dumps(dataclasses.asdict(config), default=str, sort_keys=True)
-    log.debug("configuration %s: %s", hash_of(json.loads(text))[:12], text)
-    if config.verbose:
-        console.print_json(text)
+    values = dataclasses.asdict(config)
+    groups = {"options": {k: v for k, v in values.items() if not isinstance(v, dict)}}
+    groups |= {k: v for k, v in values.items() if isinstance(v, dict)}
+    for name, group in groups.items():
+        text = " ".join(f"{key}={_short(value)}" for key, value in group.items())
+        console.print(f"  {name}: {text}", highlight=False, markup=False, style="dim")
+    record = json.dumps(values, default=str, sort_keys=True)
+    log.debug("configuration %s: %s", hash_of(json.loads(record))[:12], record)
+
+
+def _short(value: object) -> str:
+    return ",".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)
 
 
 def _cards_of(workspace: Workspace, names: tuple[str, ...]) -> list:
@@ -200,7 +209,7 @@ def _pretrain(workspace: Workspace, config: PretrainVerbConfig, profile: str, re
         return 0
     preset = resolve_options(config.pretrain.method, config.pretrain.preset, profile)
     options = tyro.cli(type(preset), args=rest, default=preset, config=(tyro.conf.FlagCreatePairsOff,))
-    folder = run_pretraining(workspace, config, profile, PROFILES[profile].phantom, options)  # type: ignore[index]
+    folder = run_pretraining(workspace, config, profile, PROFILES[profile].phantom, options)
     console.print(f"encoder: {folder}", highlight=False)
     return 0
 
@@ -211,7 +220,7 @@ def _benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str) -> i
     from mvp_bench.leaderboard.terminal import print_leaderboards
 
     started = time.monotonic()
-    seeds = config.seeds or tuple(range(config.seed, config.seed + PROFILES[profile].seeds))  # type: ignore[index]
+    seeds = config.seeds or tuple(range(config.seed, config.seed + PROFILES[profile].seeds))
     outcome = run_benchmark(workspace, config, profile, seeds)
     print_leaderboards(write_leaderboards(workspace, config.statistics, config.seed))
     summary(outcome, started)

@@ -95,8 +95,8 @@ class PretrainConfig:
     """Optimiser steps."""
     batch_size: int = 4
     """Cases per step."""
-    patch_size: tuple[int, int, int] | None = (96, 96, 96)
-    """Patch in voxels (z, y, x), multiples of the encoder's stride; None: the plan's."""
+    patch_size: tuple[int, int, int] = (96, 96, 96)
+    """Patch in voxels (z, y, x), multiples of the encoder's stride."""
     spacing: float | None = None
     """Isotropic spacing in mm at which all pre-training data are sampled; default: median of the datasets' plans."""
     learning_rate: float = 3e-4

@@ -13,7 +13,7 @@ import pytest
 
 from mvp_bench import cli
 from mvp_bench.workspace import Workspace
-from tests.toy import toy_card, toy_dataset, write_cards
+from tests.toy import brats_release, toy_card, toy_dataset, write_cards
 
 Verb = Callable[..., tuple[int, str]]
 
@@ -43,22 +43,8 @@ def one_message(result: tuple[int, str], *words: str) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """Three tiny patients in the layout of BraTS2023-PED, without fault."""
-    top = tmp_path / "release" / "ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData"
-    generator = np.random.default_rng(0)
-    for number in range(6):
-        name = f"BraTS-PED-{number:05d}-000"
-        folder = top / name
-        folder.mkdir(parents=True)
-        labels = np.zeros((8, 8, 8), np.uint8)
-        labels[2:6, 2:6, 2:6] = 2
-        labels[3:5, 3:5, 3:5] = 1
-        labels[3, 3, 3] = 3
-        for suffix in ("t1n", "t1c", "t2w", "t2f"):
-            image = generator.uniform(1, 2, labels.shape).astype(np.float32)
-            nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"{name}-{suffix}.nii.gz")
-        nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / f"{name}-seg.nii.gz")
-    return top
+    """Six tiny patients in the layout of BraTS2023-PED, without fault."""
+    return brats_release(tmp_path / "release" / "ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData")
 
 
 def image(release: Path, number: int, suffix: str) -> Path:

@@ -139,3 +139,24 @@ def write_cards(root: Path, *cards: Card) -> None:
     (root / "datasets").mkdir(parents=True, exist_ok=True)
     for card in cards:
         (root / "datasets" / f"{card.dataset_name}.json").write_text(card.model_dump_json(by_alias=True))
+
+
+def brats_release(top: Path, year: int = 2023, patients: int = 6, edge: int = 12) -> Path:
+    """A faultless release of tiny volumes in the layout of BraTS2023-PED, or of BraTS2021."""
+    old = year == 2021
+    names = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"}
+    generator = np.random.default_rng(year)
+    for number in range(patients):
+        name = f"BraTS2021_{number:05d}" if old else f"BraTS-PED-{number:05d}-000"
+        folder = top / name
+        folder.mkdir(parents=True)
+        labels = np.zeros((edge,) * 3, np.uint8)
+        labels[2:8, 2:8, 2:8] = 2
+        labels[3:6, 3:6, 3:6] = 1
+        labels[3:5, 3:5, 3:5] = 4 if old else 3
+        for new, former in names.items():
+            image = generator.uniform(1, 2, labels.shape).astype(np.float32)
+            file = f"{name}_{former}.nii.gz" if old else f"{name}-{new}.nii.gz"
+            nib.save(nib.Nifti1Image(image, np.eye(4)), folder / file)
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / f"{name}{'_' if old else '-'}seg.nii.gz")
+    return top

@@ -96,7 +96,7 @@ class CaseStore:
         source, target = _overlap(array.shape[1:], start, size)
         if source is not None:
             for position, channel in enumerate(channels):
-                window[(position, *target)] = array[(channel, *source)]
+                window[position][target] = array[tuple([channel, *source])]
         return window
 
     def read_seg(self, case: str, start: Size, size: Size) -> np.ndarray:
@@ -105,7 +105,7 @@ class CaseStore:
         window = np.full(size, -1, dtype=np.int16)
         source, target = _overlap(array.shape[1:], start, size)
         if source is not None:
-            window[target] = array[(0, *source)]
+            window[target] = array[tuple([0, *source])]
         return window
 
     def _array(self, case: str, suffix: str) -> Any:

@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, identity: Identity) -> dict[str, Any] | None:
         raise InputError(
             path,
             found=f"not a whole checkpoint ({type(error).__name__})",
-            expected="a checkpoint written by mvp_pretrain",
+            expected="a checkpoint written by an earlier run of this command",
             fix="Delete it and start the same command again.",
         ) from error
     require_same(path, found, identity)

@@ -84,8 +84,6 @@ def pretrain(
     place = Runtime.resolve(runtime)
     census = take_census(stores)
     patch = config.patch_size
-    if patch is None:
-        raise InputError("--patch-size", found="none", expected="voxels (z, y, x), or the plan's")
     identity = _identity(config, options, spec, seed, profile, census)
     out_dir.mkdir(parents=True, exist_ok=True)
     with lock(out_dir / RECORD_FILE):

@@ -2,8 +2,8 @@
 
 Each subject has independent standard-normal latents; the class shifts their means. If the latents could be read
 without error, the best classifier would be right in Phi(D / 2) of the cases, D the Euclidean norm of the shifts (equal
-classes), D = 2.07 gives 0.85, D = 3.8 gives 0.97. The effects are far larger than in patients: they are set so that a small
-network, trained for minutes on images of 5 mm, is right in 0.55 to 0.90 of the cases.
+classes): D = 2.07 gives 0.85, D = 3.8 gives 0.97. The effects are far larger than in patients: they are set so that a
+small network, trained for half a minute on voxels of 5 mm, is right in 0.55 to 0.90 of the cases.
 """
 
 from __future__ import annotations

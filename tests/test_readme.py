@@ -1,0 +1,79 @@
+"""Every command of the README is run, with the smoke profile and small stand-ins for what one would download."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.toy import brats_release
+
+PROJECT = Path(__file__).resolve().parent.parent
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def block(name: str) -> list[str]:
+    """The lines of the shell block that follows ``<!-- name -->``."""
+    match = re.search(rf"<!-- {name} -->\n```bash\n(.*?)```", README, re.DOTALL)
+    assert match, f"no block {name}"
+    return [line.split("  #")[0].strip() for line in match.group(1).strip().splitlines()]
+
+
+def run(command: str, root: Path) -> str:
+    verb, *arguments = shlex.split(command)
+    done = subprocess.run(
+        [BIN / Path(verb).name, *arguments, "--root", root, "--profile", "smoke"],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_main_job(tmp_path: Path) -> None:
+    environment, install, job = block("main job")[0].split(" && ")
+    assert environment == "python3 -m venv .venv" and install == ".venv/bin/pip install -e ."
+    run(job, tmp_path)
+    results = tmp_path / "results"
+    cost = pd.read_csv(results / "cost.csv")
+    assert len(cost) == 30 and (cost["status"] == "finished").all(), "ten tasks, three methods"
+    for name in (
+        "leaderboard.csv",
+        "leaderboard_segmentation.csv",
+        "leaderboard_classification.csv",
+        "leaderboard.png",
+    ):
+        assert (results / name).is_file()
+
+
+def test_tests_command() -> None:
+    """What installs and starts this very suite in continuous integration; here only its form can be checked."""
+    (line,) = block("tests")
+    assert line == 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest'
+    assert "<!-- tests -->" in (PROJECT / ".ci" / "run").read_text()
+
+
+def test_real_data(tmp_path: Path) -> None:
+    release = brats_release(tmp_path / "downloads" / "ASNR-MICCAI-BraTS2023-PED-Challenge-TrainingData")
+    other = brats_release(tmp_path / "more" / "BraTS2021_Training_Data", year=2021)
+    root = tmp_path / "root"
+    run(f"mvp_prepare -d 521 --source {other}", root)
+    verbs = []
+    for line in block("real data"):
+        verbs.append(line.split()[0])
+        run(line.replace("~/downloads/BraTS2023-PED", str(release.parent)), root)
+    assert verbs == ["mvp_prepare", "mvp_plan", "mvp_pretrain", "mvp_benchmark"]
+    board = pd.read_csv(root / "results" / "leaderboard_segmentation.csv")
+    assert set(board["method"]) == {"scratch", "mae", "brainmvp"} and set(board["source"]) == {"real"}
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links(link: str) -> None:
+    assert (PROJECT / link).exists(), link
