@@ -160,6 +160,20 @@ def test_unknown_names(run: Verb, tmp_path: Path) -> None:
     assert run("prepare", "--no-such-option")[0] == 2
 
 
+def test_pretraining_takes_the_options_of_its_method(run: Verb, tmp_path: Path, capsys) -> None:
+    assert run("pretrain", "--list")[0] == 0
+    workspace = Workspace(tmp_path / "root").open()
+    card = toy_card("pretraining", 903)
+    write_cards(workspace.root, card)
+    toy_dataset(workspace, card)
+    command = ("-d", 903, "--profile", "smoke", "--planning.workers", 1, "--method", "mae", "--mask-ratio")
+    assert run("pretrain", *command, 0.5)[0] == 0
+    (folder,) = workspace.pretraining.iterdir()
+    assert '"mask_ratio": 0.5' in (folder / "encoder.json").read_text()
+    assert run("pretrain", *command, 0.5, "--no-such-field", 1)[0] == 2
+    one_message(run("pretrain", *command, 0.5, "--preset", "papre"), "preset of mae", "papre")
+
+
 @pytest.fixture
 def pretrained(run: Verb, tmp_path: Path) -> Path:
     """A workspace with one toy task and an encoder pre-trained for it."""

@@ -77,3 +77,26 @@ def test_real_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links(link: str) -> None:
     assert (PROJECT / link).exists(), link
+
+
+def test_card_example(tmp_path: Path) -> None:
+    """The card shown is valid, and its patterns find the files it speaks of."""
+    import json
+
+    import nibabel as nib
+    import numpy as np
+
+    from mvp_bench.datasets.schema import Card
+    from mvp_bench.registry import CONVERTERS
+
+    (text,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    card = Card.model_validate(json.loads(text))
+    for patient in ("a", "b"):
+        (tmp_path / patient).mkdir()
+        for name in ("T1c", "Flair", "seg"):
+            image = nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4))
+            nib.save(image, tmp_path / patient / f"{name}.nii.gz")
+    conversion = CONVERTERS[card.converter](tmp_path, card, tmp_path / "out")
+    assert {case.patient for case in conversion.cases.values()} == {"a", "b"}
+    assert all(case.label and set(case.modalities) == {"t1c", "flair"} for case in conversion.cases.values())
+    assert not conversion.excluded
