@@ -18,6 +18,8 @@ from mvp_bench.datasets.prepared import is_prepared, load_splits, splits_hash
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.job import FineTuneJob
+from mvp_bench.models.record import RECORD_FILE
+from mvp_bench.models.weights import check_encoder, load_pretrained
 from mvp_bench.parallel import worker_died, worker_pool
 from mvp_bench.planning.plan import Planned, case_files, plan_dataset, print_plans
 from mvp_bench.pretraining.collect import PretrainJob, collect_sources, make_job, refuse_mixture, run_job
@@ -178,6 +180,8 @@ def _run_grid(workspace: Workspace, cells: list[tuple[Cell, PretrainJob | None]]
         else:
             open_cells.append((_cell_job(workspace, cell), job))
     runs = {job.folder: job for _, job in open_cells if job}
+    for folder, job in runs.items():
+        _check_finished_run(folder, job.encoder)
     with progress("benchmark", len(open_cells) + len(runs)) as advance:
         for folder, job in runs.items():
             waiting[folder] = [c for c, j in open_cells if j and j.folder == folder]
@@ -205,6 +209,17 @@ def _run_grid(workspace: Workspace, cells: list[tuple[Cell, PretrainJob | None]]
                         _note(outcome, pretraining_failed(cell_job, f"pre-training failed: {error}"))
                         advance(1)
     return outcome
+
+
+def _check_finished_run(folder: Path, encoder: str) -> None:
+    """Refuse damaged or foreign weights before anything runs.
+
+    Raises:
+        InputError: if a finished run's weights cannot be read whole, or are of another encoder.
+    """
+    if (folder / RECORD_FILE).is_file():
+        _, record = load_pretrained(folder)
+        check_encoder(record, encoder, folder)
 
 
 def _note(outcome: BenchmarkRun, result: CellResult) -> None:
