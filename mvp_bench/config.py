@@ -172,8 +172,9 @@ class ClassificationConfig:
     gradient_clip: float = 1.0
     """Largest norm of the whole gradient."""
     pooling_grid: int = 3
-    """Boxes per axis over which the deepest features are averaged. 1 is global average pooling, as in the paper; with
-    instance norm it hides most of what tells images apart (a norm fixes each channel's global mean)."""
+    """Boxes per axis over which the deepest features are averaged, beside their global maximum. 0 is global average
+    pooling, as in the paper; with instance norm it hides most of what tells images apart (a norm fixes each channel's
+    global mean)."""
     dropout: float = 0.2
     """Before the head."""
     augment: bool = True
