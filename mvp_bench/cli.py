@@ -11,7 +11,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -225,11 +224,3 @@ def _benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str) -> i
     print_leaderboards(write_leaderboards(workspace, config.statistics, config.seed))
     summary(outcome, started)
     return SOME_FAILED if outcome.failed else 0
-
-
-def main(verb: str) -> None:
-    """Run a console script by name, for ``python -c`` on systems without entry points."""
-    {"prepare": prepare, "plan": plan, "pretrain": pretrain, "benchmark": benchmark}[verb]()
-
-
-__all__ = ["Path", "benchmark", "main", "plan", "prepare", "pretrain"]

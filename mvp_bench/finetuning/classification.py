@@ -7,7 +7,6 @@ AdamW with a cosine schedule. The last epoch's network is tested: no choice is m
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,14 +17,14 @@ import torch
 from torch import nn
 
 from mvp_bench.config import ClassificationConfig
-from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds
+from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds, write_curve
 from mvp_bench.finetuning.weights import load_into
 from mvp_bench.models.heads import Classifier
 from mvp_bench.models.runtime import Runtime
 from mvp_bench.planning.store import CaseStore, Size
 from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from mvp_bench.registry import ENCODERS
-from mvp_bench.workspace import atomic_path, read_json
+from mvp_bench.workspace import read_json
 
 ScoreClasses = Callable[[Sequence[str], Sequence[str], Sequence[str], np.ndarray, Sequence[str]], pd.DataFrame]
 
@@ -173,10 +172,7 @@ def fine_tune_classification(job: FineTuneJob, job_hash: str, score: ScoreClasse
     job.folder.mkdir(parents=True, exist_ok=True)
     training = _Training(job, job_hash, Runtime.resolve(job.runtime))
     curve = training.run()
-    with atomic_path(job.folder / "log.csv") as temporary, temporary.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, ["epoch", "learning_rate", "train_loss"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(curve)
+    write_curve(job.folder / "log.csv", curve)
     infos = [training.store.info(case) for case in job.fold.test]
     voxels = int(np.prod(training.size)) * training.config.batch_size * training.steps_per_epoch
     return Outcome(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mvp_bench.config import ClassificationConfig, RuntimeConfig, SegmentationConfig, StemRule
 from mvp_bench.datasets.schema import Fold
+from mvp_bench.workspace import atomic_path
 
 INITIALISATION = 2**31 - 1  # stands for the epoch in the seed of the initial weights
 
@@ -60,3 +61,10 @@ def epoch_seeds(seed: int, epoch: int, count: int = 1) -> list[int]:
     They depend on (seed, epoch) alone, so that a run resumed at an epoch's start equals the uninterrupted one.
     """
     return [int(s) for s in np.random.SeedSequence([seed, epoch]).generate_state(count)]
+
+
+def write_curve(path: Path, curve: list[dict[str, float]], *more_columns: str) -> None:
+    """Write the training curve, one row per epoch; a value that an epoch lacks is an empty field."""
+    columns = ["epoch", "learning_rate", "train_loss", *more_columns]
+    with atomic_path(path) as temporary:
+        pd.DataFrame(curve, columns=columns).to_csv(temporary, index=False, lineterminator="\n")

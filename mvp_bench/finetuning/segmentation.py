@@ -9,7 +9,6 @@ optimiser's numbers, which come from :class:`~mvp_bench.config.SegmentationConfi
 from __future__ import annotations
 
 import contextlib
-import csv
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from mvp_bench.config import SegmentationConfig
 from mvp_bench.datasets.schema import Fold
-from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds
+from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds, write_curve
 from mvp_bench.finetuning.weights import load_into
 from mvp_bench.models.runtime import Runtime
 from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
@@ -312,7 +311,7 @@ def fine_tune_segmentation(job: FineTuneJob, job_hash: str, score: ScoreMasks) -
         trainer.set_up(job, runtime)
         report = load_into(trainer.network.encoder, job, plan["mvp_bench"]["modalities"])
         curve = trainer.train(job.folder / CHECKPOINT_FILE, job_hash)
-        _write_curve(job.folder / "log.csv", curve)
+        write_curve(job.folder / "log.csv", curve, "val_loss")
         tables = []
         for case in job.fold.test:
             predicted, properties = trainer.predict(case)
@@ -329,10 +328,3 @@ def fine_tune_segmentation(job: FineTuneJob, job_hash: str, score: ScoreMasks) -
         voxels_seen=patch_voxels * job.config.epochs * job.config.iterations_per_epoch,
         load_report=report,
     )
-
-
-def _write_curve(path: Path, curve: list[dict[str, float]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, ["epoch", "learning_rate", "train_loss", "val_loss"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(curve)

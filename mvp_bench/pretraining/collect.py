@@ -15,11 +15,9 @@ from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.planning.plan import Planned, preprocess_for_pretraining
 from mvp_bench.pretraining.method import resolve_options
-from mvp_bench.pretraining.run import pretrain
+from mvp_bench.pretraining.run import NOT_IDENTITY, pretrain
 from mvp_bench.pretraining.sampling import PretrainSource
 from mvp_bench.workspace import Workspace, hash_of
-
-NOT_THE_RESULT = ("log_every", "checkpoint_every", "workers")  # settings that no weight depends on
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class PretrainJob:
     @property
     def hash(self) -> str:
         """Of everything that the weights depend on."""
-        settings = {k: v for k, v in asdict(self.config).items() if k not in NOT_THE_RESULT}
+        settings = {k: v for k, v in asdict(self.config).items() if k not in NOT_IDENTITY}
         data = [(s.dataset, s.data_hash, sorted(s.excluded)) for s in self.sources]
         return hash_of(
             [settings, asdict(self.options), self.encoder, asdict(self.runtime), self.seed, self.profile, data]

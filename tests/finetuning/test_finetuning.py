@@ -138,7 +138,7 @@ def test_classification_training_never_reads_a_test_case(workspace: Workspace, m
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "ASL"])
 def test_prediction_lies_on_the_source_grid(workspace: Workspace, orientation: str, monkeypatch) -> None:
-    """The reference itself, sent through the export, comes back with the source's header and voxels."""
+    """The exported mask has the source's header, and the voxels that were scored."""
     job = make_job(workspace, "segmentation", "a", orientation=orientation, spacing=(1, 1.4, 2))
     job = replace(job, config=replace(SEGMENTATION, epochs=1, keep_predictions=True))
     table = run(job)
