@@ -67,6 +67,47 @@ class PhantomConfig:
 
 
 @dataclass(frozen=True)
+class CheckConfig:
+    """What the integrity check accepts, repairs and warns of."""
+
+    grid_tolerance: float = 0.05
+    """Two grids are one if no corner lies further apart than this many voxels."""
+    drift_tolerance: float = 0.5
+    """Headers of equal shape whose corners lie at most this many voxels apart are repaired: the reference's is
+    copied. More is an error."""
+
+
+@dataclass(frozen=True)
+class RegistrationConfig:
+    """Rigid registration within a case, for releases whose modalities lie on different grids."""
+
+    min_overlap: float = 0.5
+    """Dice of the two foregrounds below which an image is left out of its case."""
+
+
+@dataclass(frozen=True)
+class PreparationConfig:
+    """How a release becomes a dataset; part of what a preparation is known by."""
+
+    split: Literal["card", "ratio", "leave_one_out", "k_fold"] = "card"
+    """Scheme of the splits; card: the dataset's own (official lists where there are any)."""
+    k: int = 5
+    """Folds, for --split k_fold."""
+    exclude_faulty: bool = False
+    """Go on without cases that fail the check, each listed with its reason; else any fault stops the preparation."""
+    check: CheckConfig = field(default_factory=CheckConfig)
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+
+
+@dataclass(frozen=True)
+class OverlapConfig:
+    """When two scans count as the same person."""
+
+    images: bool = True
+    """Compare perceptual hashes of the images, besides ids and crosswalks."""
+
+
+@dataclass(frozen=True)
 class PlanningConfig:
     """How a dataset is turned into a plan."""
 
@@ -230,8 +271,19 @@ class PrepareConfig(CommonConfig):
     """Folder of the unpacked release."""
     phantom: bool = False
     """Make a synthetic release and prepare it."""
+    check: bool = False
+    """Check prepared datasets again: every file is read to its end; prints a table and writes integrity.json."""
+    overlap: bool = False
+    """Print how many patients each two prepared datasets share (by ids, crosswalks and images)."""
+    crosswalks: tuple[Path, ...] = ()
+    """Tables that say which ids are one patient (BraTS mapping sheets, UCSF-PDGM metadata, BraTS2020 name_mapping);
+    kept in <root>/datasets/crosswalks."""
+    export_nnssl: Path | None = None
+    """Write the prepared datasets as one nnssl collection (pretrain_data.json) into this folder."""
     workers: int = 2
     """Processes that make and read files."""
+    preparation: Annotated[PreparationConfig, tyro.conf.arg(name="")] = field(default_factory=PreparationConfig)
+    overlap_config: OverlapConfig = field(default_factory=OverlapConfig)
     phantom_config: PhantomConfig = field(default_factory=PhantomConfig)
 
 
@@ -256,6 +308,8 @@ class PretrainVerbConfig(CommonConfig):
     """Datasets by id or name; 520 stands for whatever of 521-525 is prepared."""
     phantom: bool = False
     """Use (and make, where missing) phantom data only."""
+    exclude_overlap: bool = False
+    """Leave out every patient who is in a prepared task too."""
     list: bool = False
     """List the methods."""
     encoder: str = "resenc-l"
@@ -283,6 +337,9 @@ class BenchmarkConfig(CommonConfig):
     """Datasets to pre-train on; test patients of the task at hand are always left out."""
     phantom: bool = False
     """Use phantom data only, made where missing."""
+    exclude_overlap: bool = False
+    """Leave every patient of the tasks out of pre-training (default: the paper's protocol; the share of test patients
+    seen in pre-training stands in the leaderboard)."""
     encoder: str = "resenc-l"
     """Encoder preset; fixes the topology for pre-training and every task."""
     jobs: int = 2
@@ -296,6 +353,7 @@ class BenchmarkConfig(CommonConfig):
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    overlap: OverlapConfig = field(default_factory=OverlapConfig)
 
 
 # ------------------------------------------------------------------------------------------------------------ profiles

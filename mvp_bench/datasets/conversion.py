@@ -16,13 +16,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mvp_bench.datasets.catalog import field_error
 from mvp_bench.datasets.derive import Derived
-from mvp_bench.datasets.schema import Card, Case, Exclusion, Repair
+from mvp_bench.datasets.schema import Card, Case, Exclusion, Modality, Repair
 from mvp_bench.errors import InputError
 
 IMAGE_ENDINGS = (".nii.gz", ".nii")
@@ -66,7 +66,16 @@ class ConverterOptions(BaseModel):
     label_map: dict[int, int] = {}
     """Label value on disk -> value after conversion, decided for the whole release."""
     reference_grid: str | None = None
-    """Modality whose grid the others of a case are resampled onto; default: none, and other grids are errors."""
+    """Modality whose grid the others of a case are brought onto; default: none, and other grids are errors."""
+    align: Literal["header", "rigid"] = "header"
+    """How images reach ``reference_grid``: by the headers alone, or by rigid registration."""
+    align_together: list[list[Modality]] = []
+    """Modalities that share a position (an acquisition with two contrasts): registered by their first one."""
+    repair_origin: bool = False
+    """Whether an image that differs from its case in the header's origin alone, by whatever distance, is repaired:
+    for releases that are known to lie on one grid."""
+    adc_unit: bool = False
+    """Whether ADC maps are brought to one unit (1e-6 mm2/s) by their order of magnitude."""
 
     @field_validator("ignore", "prefer")
     @classmethod

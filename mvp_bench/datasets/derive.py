@@ -5,6 +5,7 @@ Converters only *plan* such files; they are written afterwards, several at a tim
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,23 +20,64 @@ MASK_THRESHOLD = 0.5
 """Brain masks that went through floating point hold 0.99999997 for 1."""
 
 
+Reader = Callable[[Path], Volume]
+"""Gives the volume of a source that is no plain NIfTI file (DICOM series, structure set, four-dimensional file): a
+function of a module, or a functools.partial of one, so that it travels to worker processes."""
+
+
 @dataclass(frozen=True)
 class Derived:
     """A file to write.
 
     Attributes:
+        source: NIfTI file, or whatever ``reader`` reads.
         kind: ``image`` (linear interpolation, single precision) or ``label`` (whole numbers, never interpolated).
+        step: files of a lower step are written first, so that they can be sources and references of later ones.
+        reader: reads the source; None: :func:`~mvp_bench.datasets.volumes.read_volume`.
+        done: what ``reader`` does, in words, for the list of repairs.
         label_map: old label value -> new one; others stay.
+        unit: ``adc``: bring the values to 1e-6 mm2/s by their order of magnitude.
+        header: file whose affine replaces the source's own, where the header alone is wrong.
         mask: brain mask on the image's final grid: outside it the image is set to exactly 0.
-        grid: file whose grid the image is resampled onto (by the headers; 0 outside the field of view).
+        grid: file whose grid the image is brought onto (0 outside the field of view).
+        align: how: ``header`` trusts the two headers, ``rigid`` registers (and checks that it helped).
+        transform: a release's own rigid transform (ITK file, from points of ``grid`` to points of the source, in LPS
+            mm); used instead of a registration.
+        companions: further images that lie where the source lies, and their targets: the same transform moves them.
     """
 
     source: Path
     target: Path
     kind: Literal["image", "label"]
+    step: int = 0
+    reader: Reader | None = None
+    done: str = ""
     label_map: dict[int, int] = field(default_factory=dict)
+    unit: Literal["", "adc"] = ""
+    header: Path | None = None
     mask: Path | None = None
     grid: Path | None = None
+    align: Literal["header", "rigid"] = "header"
+    transform: Path | None = None
+    companions: tuple[tuple[Path, Path], ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one target (JSON-able, since it is kept in the journal of an interrupted preparation).
+
+    Attributes:
+        path: the file to use: the target, the source itself where nothing had to be done, or None where the image
+            must be left out of its case.
+        repair: what was done, in words; empty if nothing.
+        refused: why a registration was not used, or why the image is left out; empty if all went well.
+    """
+
+    source: str
+    target: str
+    path: str | None
+    repair: str = ""
+    refused: str = ""
 
     def in_words(self) -> str:
         """What is done, for the list of repairs."""

@@ -24,14 +24,17 @@ class _Strict(BaseModel):
 class SplitRule(_Strict):
     """How cases are divided. Patients are never divided."""
 
-    scheme: Literal["ratio", "official", "leave_one_out", "k_fold"] = "ratio"
+    scheme: Literal["ratio", "official", "file", "leave_one_out", "k_fold"] = "ratio"
     ratio: tuple[float, float, float] = (6, 1, 3)
     """train : validation : test, for ``ratio``."""
     stratify: Literal["class", "lesion_volume", "none"] = "none"
     k: int = Field(default=5, ge=2)
     """Number of folds, for ``k_fold``."""
     official: dict[Literal["train", "val", "test"], list[str]] | None = None
-    """Patient ids per part, for ``official``."""
+    """Patient ids per part, for ``official``. A phantom cohort is divided by ``ratio`` instead."""
+    file: str | None = None
+    """For ``file``: a split file of BrainMVP's form (lists ``training``, ``validation``, ``test`` of image paths);
+    relative to the workspace's ``datasets/``."""
 
 
 class Paper(_Strict):
@@ -57,6 +60,9 @@ class Card(_Strict):
     """Class names; their order gives the class index (classification)."""
     patient_rule: str
     """In words: how the patient is read from the file names."""
+    patient_space: str = ""
+    """Name of the list that patient ids are taken from; datasets that name the same one have the same people under
+    the same ids. Default: a list of the dataset's own. Ids of the known releases are recognised anyway."""
     split: SplitRule = SplitRule()
     licence: str
     access: str
@@ -95,6 +101,8 @@ class Card(_Strict):
             raise ValueError("classes: a classification dataset needs at least two")
         if self.split.scheme == "official" and not self.split.official:
             raise ValueError("split.official: the official scheme needs its lists")
+        if self.split.scheme == "file" and not self.split.file:
+            raise ValueError("split.file: the scheme 'file' needs the file's name")
         return self
 
 
