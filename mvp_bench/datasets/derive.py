@@ -61,6 +61,18 @@ class Derived:
     transform: Path | None = None
     companions: tuple[tuple[Path, Path], ...] = ()
 
+    def in_words(self) -> str:
+        """What is done, for the list of repairs."""
+        done = []
+        if self.kind == "label":
+            changes = ", ".join(f"{old} to {new}" for old, new in self.label_map.items())
+            done += [f"label values {changes} changed"] if changes else []
+        if self.grid:
+            done.append(f"resampled linearly onto the grid of {self.grid.name} by the headers, not registered")
+        if self.mask:
+            done.append(f"set to 0 outside the brain mask {self.mask.name}")
+        return "; ".join(done) or "written anew in three dimensions and with whole label values, as nnU-Net needs"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -78,18 +90,6 @@ class Outcome:
     path: str | None
     repair: str = ""
     refused: str = ""
-
-    def in_words(self) -> str:
-        """What is done, for the list of repairs."""
-        done = []
-        if self.kind == "label":
-            changes = ", ".join(f"{old} to {new}" for old, new in self.label_map.items())
-            done += [f"label values {changes} changed"] if changes else []
-        if self.grid:
-            done.append(f"resampled linearly onto the grid of {self.grid.name} by the headers, not registered")
-        if self.mask:
-            done.append(f"set to 0 outside the brain mask {self.mask.name}")
-        return "; ".join(done) or "written anew in three dimensions and with whole label values, as nnU-Net needs"
 
 
 def write_derived(derived: Derived) -> None:
