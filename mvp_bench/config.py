@@ -25,6 +25,20 @@ def _integers(texts: list[str]) -> tuple[int, ...]:
     return tuple(int(part) for text in texts for part in text.split(",") if part)
 
 
+def _numbers(texts: list[str]) -> tuple[float, ...]:
+    return tuple(float(part) for text in texts for part in text.split(",") if part)
+
+
+Numbers = Annotated[
+    tuple[float, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NUMBER ...",
+        instance_from_str=_numbers,
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(v, float) for v in value),
+        str_from_instance=lambda value: [str(v) for v in value],
+    ),
+]
 Integers = Annotated[
     tuple[int, ...],
     tyro.constructors.PrimitiveConstructorSpec(
@@ -333,6 +347,8 @@ class BenchmarkConfig(CommonConfig):
     """Fine-tuning seeds; default: --seed alone (mini, smoke) or three from it on (full)."""
     folds: Integers = (0,)
     """Folds of the tasks' splits (official and ratio splits have fold 0 only)."""
+    label_fractions: Numbers = (1.0,)
+    """Shares of the training patients to fine-tune with; smaller ones lie in larger ones."""
     pretrain_datasets: Names = ("520",)
     """Datasets to pre-train on; test patients of the task at hand are always left out."""
     phantom: bool = False

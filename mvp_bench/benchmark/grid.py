@@ -20,12 +20,13 @@ SCRATCH = "scratch"  # the method that is none: the encoder's fresh weights
 
 @dataclass(frozen=True)
 class Task:
-    """A planned downstream dataset with one fold of its split."""
+    """A planned downstream dataset with one fold of its split, ``train`` cut down to the label fraction."""
 
     planned: Planned
     fold_index: int
     fold: Fold
     splits_hash: str
+    label_fraction: float = 1.0
 
     @property
     def card(self) -> Card:
@@ -68,6 +69,7 @@ class Cell:
                 self.task.planned.hash,
                 self.task.splits_hash,
                 self.task.fold_index,
+                self.task.label_fraction,
                 self.method,
                 self.encoder,
                 self.seed,
@@ -78,7 +80,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Id of the cell, unique within its task and method."""
-        return f"{self.encoder}-{self.config.stem}-fold{self.task.fold_index}-seed{self.seed}-{self.hash[:10]}"
+        coordinates = f"labels{self.task.label_fraction:g}-fold{self.task.fold_index}-seed{self.seed}"
+        return f"{self.encoder}-{self.config.stem}-{coordinates}-{self.hash[:10]}"
 
     def folder(self, workspace: Workspace) -> Path:
         """results/cells/<task>/<method>/<cell id>."""
@@ -93,7 +96,7 @@ class Cell:
             "method": self.method,
             "encoder": self.encoder,
             "mode": "full",
-            "label_fraction": 1.0,
+            "label_fraction": self.task.label_fraction,
             "stem": self.config.stem,
             "seed": self.seed,
             "fold": self.task.fold_index,
@@ -147,3 +150,15 @@ def check_folds(card: Card, folds: tuple[int, ...], available: int) -> tuple[int
                 fix="Use the leave_one_out or k_fold scheme on the dataset's card for more folds.",
             )
     return folds
+
+
+def check_fractions(fractions: tuple[float, ...]) -> list[float]:
+    """Label fractions without duplicates.
+
+    Raises:
+        InputError: if one is not above 0 and at most 1.
+    """
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise InputError("--label-fractions", found=fraction, expected="numbers above 0 and at most 1")
+    return list(dict.fromkeys(fractions))

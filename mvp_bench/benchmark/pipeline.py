@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvp_bench.benchmark.execution import CellJob, CellResult, is_finished, pretraining_failed, run_cell
-from mvp_bench.benchmark.grid import SCRATCH, Cell, Task, check_folds, check_methods
+from mvp_bench.benchmark.grid import SCRATCH, Cell, Task, check_folds, check_fractions, check_methods
 from mvp_bench.config import BenchmarkConfig
 from mvp_bench.datasets.catalog import expand, load_cards
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import is_prepared, load_splits, splits_hash
 from mvp_bench.datasets.schema import Card
+from mvp_bench.datasets.splits import training_part
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.job import FineTuneJob
 from mvp_bench.models.record import RECORD_FILE
@@ -44,6 +45,7 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
         InputError: for whatever the user can mend before anything runs. Failures inside a cell are returned.
     """
     methods = check_methods(config.methods)
+    check_fractions(config.label_fractions)
     spec = ENCODERS[config.encoder]
     cards = load_cards(workspace.root)
     task_cards = select_tasks(workspace, cards, config)
@@ -63,7 +65,7 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
         planned = {c.id: plan_dataset(workspace, c, spec, config.planning, pool) for c in everything}
         refuse_mixture([(p.card, p.block.source) for p in planned.values()])
         print_plans(list(planned.values()))
-        tasks = [task for card in task_cards for task in make_tasks(workspace, planned[card.id], config.folds)]
+        tasks = [task for card in task_cards for task in make_tasks(workspace, planned[card.id], config)]
         sources = [planned[c.id] for c in pretraining_cards]
         cells: list[tuple[Cell, PretrainJob | None]] = []
         for task in tasks:
@@ -108,11 +110,15 @@ def select_tasks(workspace: Workspace, cards: dict[int, Card], config: Benchmark
     return chosen
 
 
-def make_tasks(workspace: Workspace, planned: Planned, folds: tuple[int, ...]) -> Iterator[Task]:
-    """The task with each fold asked for."""
+def make_tasks(workspace: Workspace, planned: Planned, config: BenchmarkConfig) -> Iterator[Task]:
+    """The task with each fold and label fraction asked for."""
     splits = load_splits(workspace, planned.card)
-    for index in check_folds(planned.card, folds, len(splits.folds)):
-        yield Task(planned, index, splits.folds[index], splits_hash(splits))
+    fewest = max(1, len(planned.card.classes))
+    for index in check_folds(planned.card, config.folds, len(splits.folds)):
+        fold = splits.folds[index]
+        for fraction in check_fractions(config.label_fractions):
+            train = training_part(fold, splits.patients, fraction, fewest)
+            yield Task(planned, index, fold.model_copy(update={"train": train}), splits_hash(splits), fraction)
 
 
 def _pretraining(

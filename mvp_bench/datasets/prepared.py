@@ -51,24 +51,32 @@ def load_block(workspace: Workspace, card: Card) -> DatasetBlock:
 
 
 def load_splits(workspace: Workspace, card: Card) -> Splits:
-    """splits.json of a prepared dataset, checked: every patient is in one part only.
+    """splits.json of a prepared dataset, checked: every patient is in one part only, and the hash is that of the file.
 
     Raises:
-        InputError: if the dataset is not prepared, or the file breaks the rule.
+        InputError: if the dataset is not prepared, or the file breaks a rule.
     """
     if not is_prepared(workspace, card):
         raise not_prepared(workspace, card)
     path = workspace.dataset(card.dataset_name) / "splits.json"
     content = read_json(path)
     try:
-        return Splits.model_validate(content)
+        splits = Splits.model_validate(content)
     except ValidationError as error:
         raise field_error(path, error) from error
+    if splits.hash and splits.hash != splits_hash(splits):
+        raise InputError(
+            f"{path}: field hash",
+            found=f"{splits.hash[:12]}..., but the content's is {splits_hash(splits)[:12]}...: it was changed by hand",
+            expected="a file as mvp_prepare wrote it",
+            fix="Name your own lists in split.official or split.file of a card, and prepare the dataset again.",
+        )
+    return splits
 
 
 def splits_hash(splits: Splits) -> str:
-    """SHA-256 (hex) of the splits' content."""
-    return hash_of(splits)
+    """SHA-256 (hex) of the splits' content, the stored hash left out."""
+    return hash_of(splits.model_dump(mode="json", exclude={"hash"}))
 
 
 def not_prepared(workspace: Workspace, card: Card) -> InputError:

@@ -173,6 +173,8 @@ class Fold(_Strict):
     train: list[str]
     val: list[str]
     test: list[str]
+    order: list[str] = []
+    """The training patients in the order in which growing label fractions take them (5 % lies in 10 % in 20 % ...)."""
 
 
 class Splits(_Strict):
@@ -184,6 +186,8 @@ class Splits(_Strict):
     patients: dict[str, str]
     """Case -> patient, so that the file can be checked by itself."""
     folds: list[Fold]
+    hash: str = ""
+    """SHA-256 (hex) of everything above; every result carries it."""
 
     @model_validator(mode="after")
     def _patients_are_whole(self) -> Splits:
@@ -196,6 +200,9 @@ class Splits(_Strict):
                     patient = self.patients[case]
                     if part_of.setdefault(patient, part) != part:
                         raise ValueError(f"fold {index}: patient {patient} is in {part_of[patient]} and in {part}")
+            training = {patient for patient, part in part_of.items() if part == "train"}
+            if fold.order and (set(fold.order) != training or len(fold.order) != len(training)):
+                raise ValueError(f"fold {index}: order does not hold each training patient once")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Train, validation and test parts: seeded, stratified, and never through a patient.
+"""Train, validation and test parts, and nested parts of train: seeded, stratified, and never through a patient.
 
 Counts of a stratum follow the ratio up to rounding; what rounding takes from one stratum is given back in the next, so
 that the whole follows the ratio too. In classification every class gets a patient in train and in test.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvp_bench.datasets.prepared import splits_hash
 from mvp_bench.datasets.schema import Card, Case, Fold, Splits
+from mvp_bench.datasets.split_file import read_split_file
 from mvp_bench.errors import InputError
 
 VOLUME_BINS = 4
@@ -22,10 +26,13 @@ PATIENTS_PER_BIN = 5
 PARTS = ("train", "val", "test")
 
 
-def make_splits(cases: Mapping[str, Case], card: Card, seed: int, lesion_ml: Mapping[str, float]) -> Splits:
+def make_splits(
+    cases: Mapping[str, Case], card: Card, seed: int, lesion_ml: Mapping[str, float], root: Path | None = None
+) -> Splits:
     """Divide the cases as the card says.
 
     Args:
+        root: workspace in whose ``datasets/`` a split file is looked for (default: the current folder).
         lesion_ml: case -> labelled volume in millilitres (used for ``stratify: lesion_volume`` only).
 
     Raises:
@@ -39,7 +46,10 @@ def make_splits(cases: Mapping[str, Case], card: Card, seed: int, lesion_ml: Map
     rule = card.split
     strata = _strata(patients, of_patient, cases, card, lesion_ml)
     if rule.scheme == "official":
-        folds = [_official(patients, card)]
+        folds = [_listed(patients, rule.official or {}, f"card {card.dataset_name}, split.official")]
+    elif rule.scheme == "file":
+        path = (root or Path()) / "datasets" / str(rule.file)
+        folds = [_listed(patients, read_split_file(path, cases), path)]
     elif rule.scheme == "leave_one_out":
         _at_least(2, patients, card, "leave_one_out needs a patient to train on")
         folds = [_fold(patients, {patient: "test"}) for patient in patients]
@@ -47,16 +57,57 @@ def make_splits(cases: Mapping[str, Case], card: Card, seed: int, lesion_ml: Map
         folds = _k_fold(patients, strata, card, seed)
     else:
         folds = [_ratio(patients, strata, card, seed)]
-    return Splits(
+    splits = Splits(
         scheme=rule.scheme,
         seed=seed,
         stratify=rule.stratify,
         patients={case_id: cases[case_id].patient for case_id in sorted(cases)},
         folds=[
-            Fold(**{part: [case for patient in fold[part] for case in of_patient[patient]] for part in PARTS})
-            for fold in folds
+            Fold(
+                **{part: [case for patient in fold[part] for case in of_patient[patient]] for part in PARTS},
+                order=nested_order(fold["train"], strata, np.random.default_rng([seed, card.id, index])),
+            )
+            for index, fold in enumerate(folds)
         ],
     )
+    return splits.model_copy(update={"hash": splits_hash(splits)})
+
+
+def nested_order(patients: Sequence[str], strata: Mapping[str, int], rng: np.random.Generator) -> list[str]:
+    """Patients in an order every beginning of which is stratified: one of each stratum first (the smallest stratum
+    before the others), then each stratum spread evenly over the rest."""
+    groups: dict[int, list[str]] = defaultdict(list)
+    for patient in sorted(patients):
+        groups[strata[patient]].append(patient)
+    shuffled = {s: [members[i] for i in rng.permutation(len(members))] for s, members in groups.items()}
+    by_size = sorted(shuffled, key=lambda s: (len(shuffled[s]), s))
+    rest = [
+        ((i + 0.5) / (len(shuffled[s]) - 1), rank, patient)
+        for rank, s in enumerate(by_size)
+        for i, patient in enumerate(shuffled[s][1:])
+    ]
+    return [shuffled[s][0] for s in by_size] + [patient for *_, patient in sorted(rest)]
+
+
+def training_part(fold: Fold, patients: Mapping[str, str], fraction: float, minimum: int = 1) -> list[str]:
+    """The training cases of a label fraction: those of the first patients of ``fold.order``. A smaller fraction's
+    cases are among a larger one's.
+
+    Args:
+        patients: case -> patient.
+        fraction: of the training patients, above 0 and at most 1; rounded to whole patients.
+        minimum: fewest patients (one per class, in classification).
+
+    Raises:
+        InputError: if splits.json holds no order.
+    """
+    if fraction == 1:
+        return list(fold.train)
+    if not fold.order:
+        raise InputError("splits.json", found="no order of the training patients", expected="one", fix="Prepare again.")
+    count = min(len(fold.order), max(minimum, round(fraction * len(fold.order))))
+    chosen = set(fold.order[:count])
+    return [case for case in fold.train if patients[case] in chosen]
 
 
 def apportion(
@@ -131,12 +182,11 @@ def _k_fold(patients: list[str], strata: Mapping[str, int], card: Card, seed: in
     return [_fold(patients, {patients[i]: "test" for i in test}) for _, test in divider.split(patients, labels)]
 
 
-def _official(patients: list[str], card: Card) -> Parts:
-    lists = card.split.official or {}
+def _listed(patients: list[str], lists: Mapping[Any, Sequence[str]], where: object) -> Parts:
+    """The parts of lists of patients; lists may name patients that this copy of the release does not have."""
     part_of: dict[str, str] = {}
-    where = f"card {card.dataset_name}, split.official"
     for part in PARTS:
-        for patient in lists.get(part, []):  # type: ignore[call-overload]
+        for patient in lists.get(part, []):
             if part_of.setdefault(patient, part) != part:
                 raise InputError(
                     where, found=f"patient {patient} in {part_of[patient]} and in {part}", expected="each patient once"
@@ -146,12 +196,17 @@ def _official(patients: list[str], card: Card) -> Parts:
             where,
             found=f"{len(unlisted)} patients of the release in no list, such as {unlisted[0]}",
             expected="every patient in train, val or test",
-            fix="Add them, or name their cases in converter_options.exclude.",
+            fix="Add them, name their cases in converter_options.exclude, or divide anew with --split ratio.",
         )
     fold = _fold(patients, part_of)
     for part in ("train", "test"):
         if not fold[part]:
-            raise InputError(where, found=f"no patient of {part} in the release", expected="at least one")
+            raise InputError(
+                where,
+                found=f"no patient of {part} in the release",
+                expected="at least one",
+                fix="Complete the release, or divide it anew with --split ratio.",
+            )
     return fold
 
 

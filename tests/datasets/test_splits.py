@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mvp_bench.datasets.prepared import splits_hash
 from mvp_bench.datasets.schema import Card, Case, Fold, Splits
-from mvp_bench.datasets.splits import PARTS, apportion, make_splits
+from mvp_bench.datasets.splits import PARTS, apportion, make_splits, training_part
 from mvp_bench.errors import InputError
 
 
@@ -158,7 +158,8 @@ def test_k_fold_with_a_rare_class() -> None:
 def test_official() -> None:
     lists = {"train": ["p0002", "p0000"], "val": [], "test": ["p0001", "p0009"]}
     splits = make_splits(cohort([0] * 3), card("segmentation", scheme="official", official=lists), 0, {})
-    assert splits.folds[0] == Fold(train=["c0000_0", "c0002_0"], val=[], test=["c0001_0"])
+    fold = splits.folds[0]
+    assert (fold.train, fold.val, fold.test) == (["c0000_0", "c0002_0"], [], ["c0001_0"])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +173,43 @@ def test_official() -> None:
 def test_wrong_official_lists(lists: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_splits(cohort([0] * 3), card("segmentation", scheme="official", official=lists), 0, {})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    classes=st.lists(st.integers(0, 2), min_size=12, max_size=200).filter(
+        lambda c: min(Counter(c).get(i, 0) for i in range(3)) >= 2
+    ),
+    seed=st.integers(0, 2**31),
+)
+def test_label_fractions_are_nested_and_stratified(classes: list[int], seed: int) -> None:
+    cases = cohort(classes, [1 + i % 3 for i in range(len(classes))])
+    splits = make_splits(cases, card(classes=3, stratify="class"), seed, {})
+    fold = splits.folds[0]
+    previous: set[str] = set()
+    for fraction in (0.05, 0.1, 0.2, 0.5, 1.0):
+        part = training_part(fold, splits.patients, fraction, minimum=3)
+        chosen = {splits.patients[case] for case in part}
+        assert previous <= chosen, "a smaller fraction lies in a larger one"
+        assert set(part) == {case for case in fold.train if splits.patients[case] in chosen}, "patients are whole"
+        assert len(chosen) == max(3, round(fraction * len(fold.order)))
+        found = Counter(classes[int(patient[1:])] for patient in chosen)
+        whole = Counter(classes[int(patient[1:])] for patient in fold.order)
+        assert set(found) == {0, 1, 2}
+        assert all(abs(found[i] - whole[i] * len(chosen) / len(fold.order)) <= 2 for i in whole)
+        previous = chosen
+    assert previous == set(fold.order)
+
+
+def test_a_fraction_needs_the_stored_order() -> None:
+    with pytest.raises(InputError, match="no order"):
+        training_part(Fold(train=["a"], val=[], test=[]), {"a": "p"}, 0.5)
+
+
+def test_the_stored_hash_is_the_contents() -> None:
+    splits = make_splits(cohort([0, 1] * 10), card(stratify="class"), 0, {})
+    assert splits.hash == splits_hash(splits) == splits_hash(splits.model_copy(update={"hash": ""}))
+    assert splits_hash(splits.model_copy(update={"seed": 1})) != splits.hash
 
 
 @pytest.mark.parametrize(
