@@ -159,6 +159,7 @@ def _cell_job(workspace: Workspace, cell: Cell) -> CellJob:
         plan_folder=planned.folder,
         cases_folder=planned.cases,
         labels={case: str(files[case].label) for case in fold.test if files[case].label},
+        images={case: next(str(path) for path in files[case].images if path) for case in fold.test},
         regions=dict(planned.block.regions),
         classes=list(planned.block.classes),
         fold=fold,

@@ -27,6 +27,8 @@ class FineTuneJob:
     """Preprocessed cases."""
     labels: dict[str, str]
     """Case -> mask file of the source (segmentation)."""
+    images: dict[str, str]
+    """Case -> image whose header an exported prediction gets (segmentation)."""
     regions: dict[str, list[int]]
     classes: list[str]
     fold: Fold

@@ -29,11 +29,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from mvp_bench.config import SegmentationConfig
 from mvp_bench.datasets.schema import Fold
+from mvp_bench.finetuning.export import write_prediction
 from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds, write_curve
 from mvp_bench.finetuning.weights import load_into
 from mvp_bench.models.runtime import Runtime
 from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
-from mvp_bench.workspace import atomic_path, point_nnunet_results, read_json
+from mvp_bench.workspace import point_nnunet_results, read_json
 
 ScoreMasks = Callable[[str, np.ndarray, np.ndarray], pd.DataFrame]
 
@@ -211,8 +212,8 @@ class SegmentationTrainer(nnUNetTrainer):
         outputs = [o.float() for o in (output if isinstance(output, (list, tuple)) else [output])]
         return self.loss(outputs, moved) if many else self.loss(outputs[0], moved[0])
 
-    def predict(self, case: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Label map (z, y, x) of a case on its source's grid in RAS, and nnU-Net's properties for its export."""
+    def predict(self, case: str) -> np.ndarray:
+        """Label map (z, y, x) of a case on its source's grid in RAS."""
         data, _, _, properties = self.dataset_class(self.preprocessed_dataset_folder, [case]).load_case(case)
         self.set_deep_supervision_enabled(False)
         predictor = nnUNetPredictor(
@@ -232,7 +233,7 @@ class SegmentationTrainer(nnUNetTrainer):
         )
         with self.runtime.autocast():
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:]))).cpu()
-        labels = convert_predicted_logits_to_segmentation_with_correct_shape(
+        return convert_predicted_logits_to_segmentation_with_correct_shape(
             logits.float(),
             self.plans_manager,
             self.configuration_manager,
@@ -240,7 +241,6 @@ class SegmentationTrainer(nnUNetTrainer):
             properties,
             num_threads_torch=torch.get_num_threads(),
         )
-        return labels, properties
 
 
 class SeededLoader(nnUNetDataLoader):
@@ -314,13 +314,11 @@ def fine_tune_segmentation(job: FineTuneJob, job_hash: str, score: ScoreMasks) -
         write_curve(job.folder / "log.csv", curve, "val_loss")
         tables = []
         for case in job.fold.test:
-            predicted, properties = trainer.predict(case)
+            predicted = trainer.predict(case)
             reference = NibabelIOWithReorient().read_seg(job.labels[case])[0][0]
             tables.append(score(case, np.rint(reference).astype(np.int16), predicted))
             if job.config.keep_predictions:
-                target = job.folder / "predictions" / f"{case}.nii.gz"
-                with atomic_path(target) as temporary:
-                    NibabelIOWithReorient().write_seg(predicted, str(temporary), properties)
+                write_prediction(job.folder / "predictions" / f"{case}.nii.gz", predicted, Path(job.images[case]))
     patch_voxels = int(np.prod(trainer.configuration_manager.patch_size)) * trainer.batch_size
     return Outcome(
         table=pd.concat(tables, ignore_index=True),

@@ -44,6 +44,7 @@ def make_job(workspace: Workspace, kind: str, folder: str, **options) -> FineTun
         plan_folder=planned.folder,
         cases_folder=planned.cases,
         labels={case: str(files[case].label) for case in fold.test},
+        images={case: str(files[case].images[0]) for case in fold.test},
         regions=dict(planned.block.regions),
         classes=list(planned.block.classes),
         fold=fold,
@@ -143,7 +144,7 @@ def test_prediction_lies_on_the_source_grid(workspace: Workspace, orientation: s
     job = replace(job, config=replace(SEGMENTATION, epochs=1, keep_predictions=True))
     table = run(job)
     case = job.fold.test[0]
-    source = nib.load(job.labels[case])
+    source = nib.load(job.images[case])
     predicted = nib.load(job.folder / "predictions" / f"{case}.nii.gz")
     np.testing.assert_allclose(predicted.affine, source.affine, atol=1e-5)
     assert predicted.shape == source.shape
