@@ -16,13 +16,15 @@ from mvp_bench.config import PlanningConfig
 from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.schema import Card, DatasetBlock, resolve_path
 from mvp_bench.planning.fingerprint import CaseFiles, fingerprint
+from mvp_bench.planning.picture import draw_regions
 from mvp_bench.planning.planner import CONFIGURATION, FixedEncoderPlanner, Topology
 from mvp_bench.planning.preprocess import preprocess_dataset, same_spacing
-from mvp_bench.planning.store import CaseStore
+from mvp_bench.planning.store import INDEX, CaseStore
 from mvp_bench.progress import console, log
 from mvp_bench.workspace import Workspace, code_version, hash_of, lock, read_json, write_json
 
 NNUNET_VERSION = version("nnunetv2")
+REGIONS_PICTURE = "regions.png"
 PRETRAINING = "pretraining"  # configuration of a plan that holds the collection's common spacing
 
 
@@ -76,7 +78,18 @@ def plan_dataset(
             _arrays_hash(block, plan, CONFIGURATION),
             pool,
         )
-    return Planned(card, block, plan, found, folder, cases)
+        planned = Planned(card, block, plan, found, folder, cases)
+        _picture(planned)
+    return planned
+
+
+def _picture(planned: Planned) -> None:
+    """``regions.png`` beside the plan, drawn anew whenever the arrays have changed."""
+    path = planned.folder / REGIONS_PICTURE
+    if planned.card.kind != "segmentation":
+        return
+    if not path.is_file() or path.stat().st_mtime < (planned.cases / INDEX).stat().st_mtime:
+        draw_regions(path, planned.store, planned.block.regions, planned.card.labels)
 
 
 def preprocess_for_pretraining(

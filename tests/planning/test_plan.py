@@ -178,3 +178,23 @@ def test_store_pads_and_survives_pickling(workspace: Workspace) -> None:
     assert (store.read_seg("case00", (-50, 0, 0), (4, 4, 4)) == -1).all()
     with pytest.raises(InputError, match="mvp_plan"):
         CaseStore(workspace.plan("Dataset901_Toy901"))
+
+
+def test_a_picture_shows_every_region(workspace: Workspace, monkeypatch) -> None:
+    from matplotlib.axes import Axes
+
+    drawn: list[int] = []
+    contour = Axes.contour
+    monkeypatch.setattr(
+        Axes, "contour", lambda self, mask, **options: drawn.append(int(mask.sum())) or contour(self, mask, **options)
+    )
+    plan = planned(workspace)
+    picture = plan.folder / "regions.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(drawn) == 3 * len(plan.block.regions)
+    whole, core = drawn[0], drawn[1]
+    assert whole > core > 0
+    drawn.clear()
+    plan_dataset(workspace, plan.card, SPEC, PLANNING, Inline())
+    assert not drawn, "a picture that is up to date is kept"
+    assert not (planned(workspace, 902, kind="classification").folder / "regions.png").exists()
