@@ -141,31 +141,9 @@ def _cards_of(workspace: Workspace, names: tuple[str, ...]) -> list:
 
 
 def _prepare(workspace: Workspace, config: PrepareConfig, profile: str) -> int:
-    from mvp_bench.datasets.catalog import load_cards
-    from mvp_bench.datasets.listing import print_datasets
-    from mvp_bench.datasets.prepare import prepare_dataset, prepare_many
+    from mvp_bench.datasets.verb import run_prepare
 
-    if config.list:
-        print_datasets(workspace, load_cards(workspace.root))
-        return 0
-    phantom = config.phantom_config if config.phantom else None
-    options: dict[str, Any] = {"phantom": phantom, "seed": config.seed, "workers": config.workers}
-    cards = _cards_of(workspace, config.datasets)
-    if config.source is not None and (len(cards) != 1 or phantom):
-        raise InputError("--source", found=f"{len(cards)} datasets", expected="one dataset (-d ID) and no --phantom")
-    if not cards and not config.all:
-        raise InputError("mvp_prepare", found="no dataset", expected="-d ID ..., --all or --list")
-    for card in cards:
-        prepare_dataset(workspace, card, source=config.source, **options)
-    errors = []
-    if config.all:
-        cards = [c for c in load_cards(workspace.root).values() if not c.members]
-        results = prepare_many(workspace, cards, **options)
-        errors = [result for result in results.values() if isinstance(result, InputError)]
-    print_datasets(workspace, {c.id: c for c in cards})
-    for error in errors:
-        console.print(f"error: {error}", style="red", highlight=False)
-    return BAD_INPUT if errors else 0
+    return 0 if run_prepare(workspace, config) else BAD_INPUT
 
 
 def _plan(workspace: Workspace, config: PlanConfig, profile: str) -> int:
