@@ -14,9 +14,20 @@ from typing import Annotated, Literal
 
 import tyro
 
+from mvp_bench.settings import (
+    ClassificationConfig,
+    OverlapConfig,
+    PhantomConfig,
+    PlanningConfig,
+    PreparationConfig,
+    PretrainConfig,
+    RuntimeConfig,
+    SegmentationConfig,
+    StatisticsConfig,
+    StemRule,
+)
+
 Profile = Literal["auto", "full", "mini", "smoke"]
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
-StemRule = Literal["reinit", "repeat", "by_modality"]
 Datasets = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-d"], metavar="ID|NAME ...")]
 Names = tuple[str, ...]  # entries may hold several names with commas between them
 
@@ -66,208 +77,6 @@ class CommonConfig:
     """Show debug messages (the log file has them always)."""
 
 
-@dataclass(frozen=True)
-class PhantomConfig:
-    """Size of the synthetic cohort (anatomy and physics are in datasets/phantom)."""
-
-    spacing_mm: float = 1.0
-    """In-plane voxel edge of the phantom releases; slice thickness follows the real release in proportion."""
-    segmentation_patients: int = 60
-    """Patients per segmentation dataset."""
-    classification_patients: int = 120
-    """Patients per classification dataset."""
-    pretraining_patients: int = 60
-    """Patients per pre-training dataset."""
-
-
-@dataclass(frozen=True)
-class CheckConfig:
-    """What the integrity check accepts, repairs and warns of."""
-
-    grid_tolerance: float = 0.05
-    """Two grids are one if no corner lies further apart than this many voxels."""
-    drift_tolerance: float = 0.5
-    """Headers of equal shape whose corners lie at most this many voxels apart are repaired: the reference's is
-    copied. More is an error."""
-
-
-@dataclass(frozen=True)
-class RegistrationConfig:
-    """Rigid registration within a case, for releases whose modalities lie on different grids."""
-
-    min_overlap: float = 0.5
-    """Dice of the two foregrounds below which an image is left out of its case."""
-
-
-@dataclass(frozen=True)
-class PreparationConfig:
-    """How a release becomes a dataset; part of what a preparation is known by."""
-
-    split: Literal["card", "ratio", "leave_one_out", "k_fold"] = "card"
-    """Scheme of the splits; card: the dataset's own (official lists where there are any)."""
-    k: int = 5
-    """Folds, for --split k_fold."""
-    exclude_faulty: bool = False
-    """Go on without cases that fail the check, each listed with its reason; else any fault stops the preparation."""
-    check: CheckConfig = field(default_factory=CheckConfig)
-    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
-
-
-@dataclass(frozen=True)
-class OverlapConfig:
-    """When two scans count as the same person."""
-
-    images: bool = True
-    """Compare perceptual hashes of the images, besides ids and crosswalks."""
-
-
-@dataclass(frozen=True)
-class PlanningConfig:
-    """How a dataset is turned into a plan."""
-
-    spacing: tuple[float, float, float] | None = None
-    """Target spacing in mm, array order (z, y, x: inferior-superior, posterior-anterior, left-right); default: from
-    the fingerprint."""
-    memory_gb: float = 8.0
-    """Memory that patch and batch size are planned for (nnU-Net's rule, calibrated on GPU training)."""
-    max_patch_edge: int = 192
-    """No patch axis is longer than this many voxels."""
-    foreground_samples: int = 100_000_000
-    """Voxels in all from which the fingerprint's intensity statistics are taken."""
-    workers: int = 4
-    """Processes that read and preprocess cases."""
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """The one training loop shared by all methods."""
-
-    method: str = "brainmvp"
-    """Registered pre-training method (see --list)."""
-    preset: str | None = None
-    """Named set of the method's fields (for brainmvp: mini, paper, official); default: the method's own defaults."""
-    steps: int = 250_000
-    """Optimiser steps."""
-    batch_size: int = 4
-    """Cases per step."""
-    patch_size: tuple[int, int, int] = (96, 96, 96)
-    """Patch in voxels (z, y, x), multiples of the encoder's stride."""
-    spacing: float | None = None
-    """Isotropic spacing in mm at which all pre-training data are sampled; default: median of the datasets' plans."""
-    learning_rate: float = 3e-4
-    """AdamW's peak rate; cosine to zero."""
-    weight_decay: float = 1e-5
-    """AdamW's decoupled decay."""
-    warmup_fraction: float = 0.02
-    """Part of the steps with a linearly rising rate."""
-    gradient_clip: float = 12.0
-    """Largest norm of the whole gradient."""
-    checkpoint_every: int = 1000
-    """Steps between resumable checkpoints; also the length of an epoch, at whose start the random state is derived."""
-    log_every: int = 50
-    """Steps between log lines."""
-    workers: int = 4
-    """Processes that read patches; 0 reads in the training process."""
-
-
-@dataclass(frozen=True)
-class SegmentationConfig:
-    """Fine-tuning for segmentation: nnU-Net's trainer and rules, with these values."""
-
-    epochs: int = 300
-    """Epochs."""
-    iterations_per_epoch: int = 250
-    """Training steps per epoch."""
-    validation_iterations: int = 50
-    """Validation patches per epoch (for the curve; no choice depends on them)."""
-    learning_rate: float = 1e-2
-    """Peak rate of SGD with Nesterov momentum; polynomial decay (0.9)."""
-    warmup_epochs: int = 0
-    """Epochs with a linearly rising rate."""
-    weight_decay: float = 3e-5
-    """L2 penalty."""
-    momentum: float = 0.99
-    """Nesterov momentum."""
-    gradient_clip: float = 12.0
-    """Largest norm of the whole gradient."""
-    oversample_foreground: float = 0.33
-    """Part of each batch that is centred on a labelled voxel."""
-    deep_supervision: bool = True
-    """Losses on the decoder's coarser outputs too."""
-    augment: bool = True
-    """nnU-Net's augmentation."""
-    mirror: bool = True
-    """Mirror in augmentation and in inference (test-time augmentation)."""
-    tile_step: float = 0.5
-    """Step of the sliding window as part of the patch."""
-    checkpoint_every: int = 10
-    """Epochs between resumable checkpoints."""
-    workers: int = 6
-    """Augmentation processes; 0 augments in the training process."""
-    keep_predictions: bool = False
-    """Keep the predicted masks of the test cases (NIfTI) in the cell's folder."""
-
-
-@dataclass(frozen=True)
-class ClassificationConfig:
-    """Fine-tuning for classification: encoder, average pooling, linear head, cross-entropy."""
-
-    epochs: int = 200
-    """Passes over the training cases."""
-    batch_size: int = 4
-    """Cases per step."""
-    learning_rate: float = 3e-4
-    """AdamW's peak rate of the head; cosine to zero."""
-    encoder_rate: float = 1.0
-    """The encoder's rate as a multiple of the head's."""
-    weight_decay: float = 1e-2
-    """AdamW's decoupled decay."""
-    warmup_fraction: float = 0.05
-    """Part of the steps with a linearly rising rate."""
-    gradient_clip: float = 1.0
-    """Largest norm of the whole gradient."""
-    pooling_grid: int = 3
-    """Boxes per axis over which the deepest features are averaged, beside their global maximum. 0 is global average
-    pooling, as in the paper; with instance norm it hides most of what tells images apart (a norm fixes each channel's
-    global mean)."""
-    dropout: float = 0.2
-    """Before the head."""
-    augment: bool = True
-    """Left-right flips, small shifts, intensity scaling and offset."""
-    shift_voxels: int = 4
-    """Largest shift along each axis in voxels."""
-    intensity_jitter: float = 0.1
-    """Largest relative gain and absolute offset (in z-score units) of a modality."""
-    checkpoint_every: int = 10
-    """Epochs between resumable checkpoints."""
-
-
-@dataclass(frozen=True)
-class RuntimeConfig:
-    """Where and how arithmetic is done; never changes which experiment is run."""
-
-    device: str = "auto"
-    """auto (cuda where available, else cpu), cpu, cuda or cuda:N."""
-    precision: Precision = "auto"
-    """Autocast type; auto: fp16 on CUDA, bf16 on CPUs with bf16 instructions, else fp32."""
-    threads: int = 1
-    """CPU threads of each training process (results are exactly repeatable for one value of it)."""
-
-
-@dataclass(frozen=True)
-class StatisticsConfig:
-    """Error bars of the leaderboards."""
-
-    bootstrap_samples: int = 2000
-    """Resamplings of the test cases for the 95 % intervals."""
-    confidence: float = 0.95
-    """Level of the intervals."""
-    winner_seeds: int = 3
-    """A method is called better or worse than scratch only if both were run with at least this many seeds, or ..."""
-    winner_folds: int = 2
-    """... on at least this many folds."""
-
-
 # --------------------------------------------------------------------------------------------------------------- verbs
 
 
@@ -282,7 +91,7 @@ class PrepareConfig(CommonConfig):
     list: bool = False
     """List the datasets: kind, modalities, licence, where to get them, prepared or not."""
     source: Path | None = None
-    """Folder of the unpacked release."""
+    """Folder of the unpacked release; for tables and index files also the file itself."""
     phantom: bool = False
     """Make a synthetic release and prepare it."""
     check: bool = False
@@ -331,6 +140,7 @@ class PretrainVerbConfig(CommonConfig):
     pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
+    overlap: OverlapConfig = field(default_factory=OverlapConfig)
 
 
 @dataclass(frozen=True)

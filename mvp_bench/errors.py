@@ -17,6 +17,11 @@ class InputError(Exception):
         self.where, self.found, self.expected, self.fix = str(where), str(found), str(expected), fix
         super().__init__(f"{where}: found {found}; expected {expected}.{' ' + fix if fix else ''}")
 
+    @property
+    def fault(self) -> str:
+        """The first three facts in one line, for lists of faults."""
+        return f"{self.where}: found {self.found}; expected {self.expected}"
+
     def __reduce__(self) -> tuple:  # exceptions with keyword arguments do not cross process borders otherwise
         return _rebuild, (self.where, self.found, self.expected, self.fix)
 

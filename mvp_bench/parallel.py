@@ -49,8 +49,17 @@ def worker_pool(workers: int) -> Iterator[Executor]:
             raise
 
 
-def run_all(pool: Executor, function: Callable[[Job], Result], jobs: Sequence[Job], description: str) -> list[Result]:
+def run_all(
+    pool: Executor,
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    description: str,
+    done: Callable[[int, Result], None] | None = None,
+) -> list[Result]:
     """``function`` of every job, in the order of the jobs, with a progress bar.
+
+    Args:
+        done: called in this process with a job's index and result as soon as it is finished.
 
     Raises:
         InputError: if a worker process died (out of memory, mostly); exceptions of a job are raised again here.
@@ -60,12 +69,17 @@ def run_all(pool: Executor, function: Callable[[Job], Result], jobs: Sequence[Jo
         if isinstance(pool, Inline):
             for index, job in enumerate(jobs):
                 results[index] = function(job)
+                if done:
+                    done(index, results[index])
                 advance(1)
         else:
             futures = {pool.submit(function, job): index for index, job in enumerate(jobs)}
             try:
                 for future in as_completed(futures):
-                    results[futures[future]] = future.result()
+                    index = futures[future]
+                    results[index] = future.result()
+                    if done:
+                        done(index, results[index])
                     advance(1)
             except BrokenProcessPool as error:
                 raise worker_died(description) from error

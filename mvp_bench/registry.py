@@ -22,6 +22,9 @@ from mvp_bench.errors import InputError
 
 T = TypeVar("T")
 
+SCRATCH = "scratch"
+"""The method that is none: the encoder's fresh weights. Others are compared with it."""
+
 
 class Registry(Generic[T]):
     """Name -> object, filled by decorators in the modules of ``package``.

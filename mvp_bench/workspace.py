@@ -138,7 +138,18 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` atomically; key order is kept (nnU-Net's region labels depend on it)."""
-    write_text(path, json.dumps(content, indent=1, default=_plain, ensure_ascii=False) + "\n")
+    write_text(path, _as_text(content))
+
+
+def write_json_if_changed(path: Path, content: Any) -> None:
+    """Write ``content`` atomically unless the file holds just that."""
+    text = _as_text(content)
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+        write_text(path, text)
+
+
+def _as_text(content: Any) -> str:
+    return json.dumps(content, indent=1, default=_plain, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

@@ -73,14 +73,24 @@ def test_real_data(tmp_path: Path) -> None:
     board = pd.read_csv(root / "results" / "leaderboard_segmentation.csv")
     assert set(board["method"]) == {"scratch", "mae", "brainmvp"} and set(board["source"]) == {"real"}
 
+    mapping = tmp_path / "BraTS21-17_Mapping.csv"
+    mapping.write_text("BraTS2021,BraTS2020,Local ID\nBraTS2021_00000,N/A,BraTS-PED-00001-000\n")
+    audit = block("audit")
+    assert [line.split()[1] for line in audit[:3]] == ["--check", "--crosswalks", "--overlap"]
+    output = [run(line.replace(mapping.name, str(mapping)), root) for line in audit]
+    assert "Dataset501" in output[0] and "Dataset521" in output[0]
+    assert (root / "datasets" / "crosswalks" / mapping.name).is_file()
+    board = pd.read_csv(root / "results" / "leaderboard_segmentation.csv")
+    assert (board["leak_percent"].fillna(0) == 0).all(), "no task's patient was pre-trained on"
+
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links(link: str) -> None:
     assert (PROJECT / link).exists(), link
 
 
-def test_card_example(tmp_path: Path) -> None:
-    """The card shown is valid, and its patterns find the files it speaks of."""
+def test_card_examples(tmp_path: Path) -> None:
+    """The cards shown are valid, and find the files they speak of."""
     import json
 
     import nibabel as nib
@@ -89,14 +99,29 @@ def test_card_example(tmp_path: Path) -> None:
     from mvp_bench.datasets.schema import Card
     from mvp_bench.registry import CONVERTERS
 
-    (text,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
-    card = Card.model_validate(json.loads(text))
+    texts = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    bids, generic = (Card.model_validate(json.loads(text)) for text in texts)
     for patient in ("a", "b"):
         (tmp_path / patient).mkdir()
         for name in ("T1c", "Flair", "seg"):
             image = nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4))
             nib.save(image, tmp_path / patient / f"{name}.nii.gz")
-    conversion = CONVERTERS[card.converter](tmp_path, card, tmp_path / "out")
+    conversion = CONVERTERS[generic.converter](tmp_path, generic, tmp_path / "out")
     assert {case.patient for case in conversion.cases.values()} == {"a", "b"}
     assert all(case.label and set(case.modalities) == {"t1c", "flair"} for case in conversion.cases.values())
     assert not conversion.excluded
+
+    study = tmp_path / "study"
+    for number, group in ((1, "hc"), (2, "pat")):
+        folder = study / f"sub-{number:02d}" / "anat"
+        folder.mkdir(parents=True)
+        for suffix in ("T1w", "FLAIR"):
+            image = nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4))
+            nib.save(image, folder / f"sub-{number:02d}_{suffix}.nii.gz")
+        with (study / "participants.tsv").open("a") as table:
+            table.write("participant_id\tgroup\n" * (number == 1) + f"sub-{number:02d}\t{group}\n")
+    conversion = CONVERTERS[bids.converter](study, bids, tmp_path / "out")
+    assert {case.patient: case.class_name for case in conversion.cases.values()} == {
+        "sub-01": "control",
+        "sub-02": "patient",
+    }

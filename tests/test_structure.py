@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mvp_bench"
-BASE = ("workspace", "config", "registry", "errors", "progress", "parallel")
+BASE = ("workspace", "config", "settings", "registry", "errors", "progress", "parallel")
 LAYERS = ("cli", "leaderboard", "benchmark", "finetuning", "pretraining", "models", "planning", "datasets", BASE)
 NNUNET = ("planning", "finetuning/segmentation.py", "workspace.py")
 VERBS = ("mvp_prepare", "mvp_plan", "mvp_pretrain", "mvp_benchmark")

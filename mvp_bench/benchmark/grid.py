@@ -6,16 +6,15 @@ import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mvp_bench.config import BenchmarkConfig, ClassificationConfig, SegmentationConfig
+from mvp_bench.config import BenchmarkConfig
 from mvp_bench.datasets.schema import Card, Fold
 from mvp_bench.errors import InputError
 from mvp_bench.planning.plan import Planned
-from mvp_bench.registry import METHODS, unknown_name
+from mvp_bench.registry import METHODS, SCRATCH, unknown_name
+from mvp_bench.settings import ClassificationConfig, SegmentationConfig
 from mvp_bench.workspace import Workspace, hash_of
-
-SCRATCH = "scratch"  # the method that is none: the encoder's fresh weights
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,10 @@ class Task:
     @property
     def card(self) -> Card:
         return self.planned.card
+
+    def patients(self, part: Literal["train", "val", "test"]) -> frozenset[str]:
+        """The patients of a part of the fold."""
+        return frozenset(self.planned.block.cases[case].patient for case in getattr(self.fold, part))
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvp_bench.benchmark.execution import CellJob, CellResult, is_finished, pretraining_failed, run_cell
-from mvp_bench.benchmark.grid import SCRATCH, Cell, Task, check_folds, check_fractions, check_methods
+from mvp_bench.benchmark.grid import Cell, Task, check_folds, check_fractions, check_methods
+from mvp_bench.benchmark.leak import refuse_divided, write_leaks
 from mvp_bench.config import BenchmarkConfig
 from mvp_bench.datasets.catalog import expand, load_cards
+from mvp_bench.datasets.overlap.audit import Audit, Leak, audit, print_audit
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import is_prepared, load_splits, splits_hash
 from mvp_bench.datasets.schema import Card
@@ -23,9 +25,17 @@ from mvp_bench.models.record import RECORD_FILE
 from mvp_bench.models.weights import check_encoder, load_pretrained
 from mvp_bench.parallel import worker_died, worker_pool
 from mvp_bench.planning.plan import Planned, case_files, plan_dataset, print_plans
-from mvp_bench.pretraining.collect import PretrainJob, collect_sources, make_job, refuse_mixture, run_job
+from mvp_bench.pretraining.collect import (
+    PretrainJob,
+    collect_sources,
+    make_job,
+    patients_of_tasks,
+    refuse_mixture,
+    run_job,
+    seen_patients,
+)
 from mvp_bench.progress import console, log, progress
-from mvp_bench.registry import ENCODERS
+from mvp_bench.registry import ENCODERS, SCRATCH
 from mvp_bench.workspace import Workspace
 
 
@@ -39,7 +49,9 @@ class BenchmarkRun:
 
 
 def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, seeds: Sequence[int]) -> BenchmarkRun:
-    """Prepare (phantom only), plan, pre-train and run all cells; finished ones are kept.
+    """Prepare (phantom only), audit, plan, pre-train and run all cells; finished ones are kept.
+
+    The audit comes to each pre-trained cell's ``leak.json``, which is brought up to date for finished cells too.
 
     Raises:
         InputError: for whatever the user can mend before anything runs. Failures inside a cell are returned.
@@ -62,20 +74,30 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
                 workspace, card, source=None, phantom=config.phantom_config, seed=config.seed, workers=config.jobs
             )
     with worker_pool(config.jobs) as pool:
+        shared = audit(workspace, everything, config.overlap, pool)
+        print_audit(shared)
         planned = {c.id: plan_dataset(workspace, c, spec, config.planning, pool) for c in everything}
         refuse_mixture([(p.card, p.block.source) for p in planned.values()])
         print_plans(list(planned.values()))
         tasks = [task for card in task_cards for task in make_tasks(workspace, planned[card.id], config)]
+        refuse_divided(shared, tasks)
         sources = [planned[c.id] for c in pretraining_cards]
+        left_out = {
+            c.id: patients_of_tasks(shared, c.dataset_name, task_cards) if config.exclude_overlap else frozenset()
+            for c in pretraining_cards
+        }
         cells: list[tuple[Cell, PretrainJob | None]] = []
         for task in tasks:
             for method in methods:
                 job = None
                 if method != SCRATCH:
-                    job = _pretraining(workspace, config, profile, method, task, sources, pool)
+                    job = _pretraining(workspace, config, profile, method, task, sources, left_out, pool)
+                    job = replace(job, leaks=_leaks(shared, tasks, job))
                 for seed in seeds:
                     cells.append((_cell(task, method, config, profile, seed, job), job))
-        return _run_grid(workspace, cells, pool)
+        outcome = _run_grid(workspace, cells, pool)
+    write_leaks(workspace, [(cell, job.leaks) for cell, job in cells if job])
+    return outcome
 
 
 def select_tasks(workspace: Workspace, cards: dict[int, Card], config: BenchmarkConfig) -> list[Card]:
@@ -128,14 +150,27 @@ def _pretraining(
     method: str,
     task: Task,
     sources: list[Planned],
+    left_out: Mapping[int, frozenset[str]],
     pool: Executor,
 ) -> PretrainJob:
-    """The method's pre-training run for a task: the shared one, unless the task's own test patients are in the data."""
+    """The method's pre-training run for a task: the shared one, unless the task's own test patients are in the data.
+
+    Args:
+        left_out: dataset id -> patients that no run may see.
+    """
     block = task.planned.block
     unseen = frozenset(block.cases[case].patient for case in [*task.fold.test, *task.fold.val])
-    collected = collect_sources(workspace, sources, config.pretrain, pool, {task.card.id: unseen})
+    excluded = {**left_out, task.card.id: unseen | left_out.get(task.card.id, frozenset())}
+    collected = collect_sources(workspace, sources, config.pretrain, pool, excluded)
     settings = replace(config.pretrain, method=method)
     return make_job(workspace, collected, settings, config.encoder, config.runtime, config.seed, profile)
+
+
+def _leaks(shared: Audit, tasks: Sequence[Task], job: PretrainJob) -> tuple[Leak, ...]:
+    """What a run has seen of each task's test patients, by fold."""
+    seen = seen_patients(job.sources)
+    folds = {(task.card.dataset_name, task.fold_index): task.patients("test") for task in tasks}
+    return tuple(shared.leak(name, fold, test, seen) for (name, fold), test in folds.items())
 
 
 def _cell(task: Task, method: str, config: BenchmarkConfig, profile: str, seed: int, job: PretrainJob | None) -> Cell:

@@ -3,23 +3,23 @@ was left out listed. Every converter of the package ends here."""
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from mvp_bench.datasets.case_plan import plan_case
 from mvp_bench.datasets.conversion import Conversion, ConverterOptions, Found, compiled, natural, no_release
 from mvp_bench.datasets.derive import Derived
 from mvp_bench.datasets.integrity import LABEL
-from mvp_bench.datasets.schema import Card, Case, Exclusion, Repair
-from mvp_bench.datasets.volumes import grid_difference, read_grid, read_volume, whole_numbers
+from mvp_bench.datasets.label_values import held_values
+from mvp_bench.datasets.schema import Card, Case, Exclusion
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log
 from mvp_bench.workspace import hash_file
 
-BRAIN_MASK = "mask"
 ClassOf = Callable[[Mapping[str, str]], tuple[str | None, str]]
 """Named groups of a case -> its class, or None and the reason why it has none."""
 Keep = Callable[[dict[str, Case]], tuple[dict[str, Case], list[Exclusion]]]
@@ -73,14 +73,13 @@ def assemble(
         excluded += dropped
     if not cases:
         raise _nothing_left(grouped, excluded, card, source)
-    label_map = _needed_label_map([cases[c].label for c in cases], options.label_map)
+    label_map = _needed_label_map([chosen[c][LABEL] for c in cases if cases[c].label], options.label_map)
     derived: list[Derived] = []
     for case_id, case in cases.items():
-        planned = _derive(case_id, case, chosen[case_id], label_map, options, card, output)
-        derived += planned
-        cases[case_id] = _with_targets(case, planned)
-    repairs = [Repair(what=_shown(item.source, source), repair=item.in_words()) for item in derived]
-    return Conversion(cases, excluded, repairs, derived)
+        plan = plan_case(case_id, case, chosen[case_id], label_map, options, card, output)
+        derived += plan.derived
+        cases[case_id] = plan.case
+    return Conversion(cases, excluded, derived=derived)
 
 
 def _case_id(item: Found, options: ConverterOptions, card: Card) -> str:
@@ -137,7 +136,17 @@ def _one_file_each(
 
 
 def _identical(one: Path, other: Path) -> bool:
-    return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
+    """Whether two files hold the same bytes, unpacked or not: some unpackers gunzip, and gzip stores a time."""
+    if one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other):
+        return True
+    try:
+        return _unpacked(one) == _unpacked(other)
+    except (OSError, EOFError, zlib.error):  # damaged: not a copy that could be dropped for the other
+        return False
+
+
+def _unpacked(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
 
 
 def _case(
@@ -174,16 +183,15 @@ def _case(
     ), ""
 
 
-def _needed_label_map(labels: Iterable[str | None], label_map: dict[int, int]) -> dict[int, int]:
+def _needed_label_map(labels: Sequence[Found], label_map: dict[int, int]) -> dict[int, int]:
     """The map, or nothing where the whole release is in the new convention already. One mask alone cannot tell."""
     if not label_map:
         return {}
-    old: Path | None = None
-    new: Path | None = None
-    for path in (Path(label) for label in labels if label):
-        values = set(np.unique(whole_numbers(path, read_volume(path).data)[0]).tolist())
-        old = path if values & label_map.keys() else old
-        new = path if values & (set(label_map.values()) - label_map.keys()) else new
+    old_values, new_values = label_map.keys(), set(label_map.values()) - label_map.keys()
+    readers = {item.file.path: item.reader for item in labels if item.reader}
+    held = held_values([item.file.path for item in labels], readers)
+    old = next((path for path, values in held.items() if values & old_values), None)
+    new = next((path for path, values in held.items() if values & new_values), None)
     if old and new:
         raise InputError(
             old,
@@ -192,54 +200,6 @@ def _needed_label_map(labels: Iterable[str | None], label_map: dict[int, int]) -
             fix="The folder seems to mix releases; point --source at one of them.",
         )
     return label_map if old else {}
-
-
-def _derive(
-    case_id: str,
-    case: Case,
-    files: Mapping[str, Found],
-    label_map: dict[int, int],
-    options: ConverterOptions,
-    card: Card,
-    output: Path,
-) -> list[Derived]:
-    """The files of a case that must be written anew."""
-    derived = []
-    if case.label and (changes := files[LABEL].label_map or label_map):
-        target = output / "labels" / f"{case_id}.nii.gz"
-        derived.append(Derived(Path(case.label), target, "label", label_map=changes))
-    reference = _reference(case, options, card)
-    mask = files[BRAIN_MASK].file.path if BRAIN_MASK in files else None
-    for modality in case.modalities:
-        path = files[modality].file.path
-        moved = reference and path != reference and grid_difference(read_grid(path), read_grid(reference))
-        if moved or mask:
-            target = output / "images" / f"{case_id}_{modality}.nii.gz"
-            derived.append(Derived(path, target, "image", mask=mask, grid=reference if moved else None))
-    return derived
-
-
-def _reference(case: Case, options: ConverterOptions, card: Card) -> Path | None:
-    if options.reference_grid is None:
-        return None
-    if options.reference_grid not in card.modalities:
-        raise InputError(
-            f"card {card.dataset_name}, converter_options.reference_grid",
-            found=repr(options.reference_grid),
-            expected=f"one of {', '.join(card.modalities)}",
-        )
-    images = {str(modality): path for modality, path in case.images.items() if path}
-    return Path(images.get(options.reference_grid) or images[case.modalities[0]])
-
-
-def _with_targets(case: Case, derived: list[Derived]) -> Case:
-    targets = {str(item.source): str(item.target) for item in derived}
-    return case.model_copy(
-        update={
-            "images": {m: targets.get(path, path) if path else None for m, path in case.images.items()},
-            "label": targets.get(case.label, case.label) if case.label else None,
-        }
-    )
 
 
 def _nothing_left(
@@ -254,10 +214,6 @@ def _nothing_left(
             source, card, f"{len(excluded)} kinds of images, none of this release ({most})", card.patient_rule
         )
     return no_release(source, card, f"{len(grouped)} cases, none of them usable ({most})", card.patient_rule)
-
-
-def _shown(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix() if path.is_relative_to(source) else str(path)
 
 
 def _listed(values: Iterable[int]) -> str:

@@ -1,7 +1,7 @@
 """The cards: those shipped with the package, and those a workspace adds or overrides.
 
 A card of your own is a JSON file in ``<root>/datasets/``; any file name will do. The fields are those of
-:class:`mvp_bench.datasets.schema.Card`; ``tests/resources/cards`` holds two examples that use the generic converter.
+:class:`mvp_bench.datasets.schema.Card`; ``tests/resources/cards`` holds examples.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from mvp_bench.errors import InputError
 from mvp_bench.registry import unknown_name
 from mvp_bench.workspace import read_json
 
+NOT_CARDS = ("overlap.json",)
+"""Other JSON files in a workspace's ``datasets/``: the last leak audit. Hidden files are no cards either."""
 SHIPPED = Path(__file__).resolve().parent.parent / "cards"
 
 
@@ -31,7 +33,9 @@ def load_cards(root: Path | None) -> dict[int, Card]:
     """
     cards = {card.id: card for card in (read_card(path) for path in sorted(SHIPPED.glob("*.json")))}
     own: dict[int, Path] = {}
-    for path in sorted((root / "datasets").glob("*.json")) if root else ():
+    for path in sorted((root / "datasets").glob("[!.]*.json")) if root else ():
+        if path.name in NOT_CARDS:
+            continue
         card = read_card(path)
         if card.id in own:
             raise InputError(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from mvp_bench.datasets.conversion import natural
-from mvp_bench.datasets.schema import Card
+from mvp_bench.datasets.conversion import natural, summed_up
+from mvp_bench.datasets.schema import Card, Exclusion
 from mvp_bench.errors import InputError
+
+_BOM = "ï»¿"
+"""A byte-order mark read as latin-1."""
 
 
 class ClassTable(BaseModel):
@@ -49,6 +52,7 @@ class Classes:
         """
         self._table = table
         self._values: dict[str, dict[str, str]] = {}
+        self._first_in: dict[Path, list[str]] = {}
         self._map = {value.lower(): name for value, name in table.map.items()}
         names = sorted(
             {path for pattern in table.files for path in source.rglob(pattern)}, key=lambda p: natural(str(p))
@@ -67,7 +71,7 @@ class Classes:
         key = self._table.key.format_map(groups)
         values = self._values.get(key)
         if not values:
-            return None, f"no row for {key} in {', '.join(path.name for path in self._read[:3])}"
+            return None, f"no row for {key} in {named(path.name for path in self._read)}"
         classes = {self._map[value.lower()] for value in values if value.lower() in self._map}
         if len(classes) > 1:
             return None, f"the tables contradict each other: {', '.join(sorted(values))}"
@@ -75,31 +79,64 @@ class Classes:
             return None, f"{values[min(values)]} is {min(values)!r}"
         return classes.pop(), ""
 
+    def rows_without_image(self, images: Iterable[Mapping[str, str]]) -> list[Exclusion]:
+        """The rows that no image belongs to, one entry per table.
+
+        Args:
+            images: groups of all images that were found, used or not.
+        """
+        unseen = self._values.keys() - {self._table.key.format_map(groups) for groups in images}
+        entries = []
+        for path, keys in self._first_in.items():
+            if names := [f"{key} in {path.name}" for key in keys if key in unseen]:
+                entries.append(summed_up(names, "rows", "no image"))
+        return entries
+
     def _add(self, path: Path) -> bool:
         """File the rows of one table; False if it has not the columns."""
-        separator = "\t" if path.suffix.lower() == ".tsv" else self._table.delimiter
-        try:
-            rows = pd.read_csv(
-                path,
-                sep=separator,
-                dtype=str,
-                encoding=self._table.encoding,
-                keep_default_na=False,
-                skipinitialspace=True,
-            )
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise InputError(
-                path, found=f"a table that cannot be read ({error})", expected="a table of text"
-            ) from error
-        columns = {str(name).strip().removeprefix("ï»¿"): name for name in rows.columns}  # a BOM read as latin-1
-        id_column = next((columns[name] for name in self._table.id_columns if name in columns), None)
-        class_column = next((columns[name] for name in self._table.class_columns if name in columns), None)
+        rows = read_table(path, self._table.delimiter, self._table.encoding)
+        columns = rows[0] if rows else {}
+        id_column = next((name for name in self._table.id_columns if name in columns), None)
+        class_column = next((name for name in self._table.class_columns if name in columns), None)
         if id_column is None or class_column is None:
             return False
-        for identity, value in zip(rows[id_column], rows[class_column], strict=True):
-            match = re.fullmatch(self._table.id_pattern, str(identity).strip().removesuffix(".0"))
-            if match:
+        for row in rows:
+            if match := re.fullmatch(self._table.id_pattern, row[id_column].removesuffix(".0")):
                 key = self._table.id_format.format(*match.groups())
-                cell = str(value).strip().removesuffix(".0")
-                self._values.setdefault(key, {}).setdefault(cell, str(class_column).strip())
+                if key not in self._values:
+                    self._values[key] = {}
+                    self._first_in.setdefault(path, []).append(key)
+                self._values[key].setdefault(row[class_column].removesuffix(".0"), class_column)
         return True
+
+
+def read_table(path: Path, delimiter: str = ",", encoding: str = "utf-8-sig") -> list[dict[str, str]]:
+    """The rows of a table, names and cells without blanks around them; .tsv is split at tabs whatever the delimiter.
+
+    Raises:
+        InputError: if it is no table, or a row has more cells than there are columns.
+    """
+    separator = "\t" if path.suffix.lower() == ".tsv" else delimiter
+    rows = []
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            reader = csv.DictReader(file, delimiter=separator, restval="", skipinitialspace=True, strict=True)
+            columns = [name.removeprefix(_BOM).strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            for row in reader:
+                if any(cell.strip() for cell in row.pop(None, ())):
+                    raise InputError(
+                        path, found=f"too many cells in line {reader.line_num}", expected=f"{len(columns)} columns"
+                    )
+                rows.append({name: cell.strip() for name, cell in row.items()})
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(path, found=f"a table that cannot be read ({error})", expected="a table of text") from error
+    if not columns:
+        raise InputError(path, found="an empty file", expected="a table")
+    return rows
+
+
+def named(tables: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    names = list(dict.fromkeys(tables))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

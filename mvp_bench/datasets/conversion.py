@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -21,8 +21,9 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mvp_bench.datasets.catalog import field_error
-from mvp_bench.datasets.derive import Derived
+from mvp_bench.datasets.derive import Derived, Reader
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Modality, Repair
+from mvp_bench.datasets.volumes import Grid
 from mvp_bench.errors import InputError
 
 IMAGE_ENDINGS = (".nii.gz", ".nii")
@@ -139,20 +140,22 @@ def image_files(source: Path) -> Iterator[ImageFile]:
             found="a file" if source.exists() else "no such folder",
             expected="the folder of an unpacked release",
         )
+    for path in files_below(source):
+        if ending := next((e for e in IMAGE_ENDINGS if path.name.lower().endswith(e)), None):
+            relative = PurePosixPath(source.name, path.relative_to(source).as_posix())
+            yield ImageFile(path, str(relative)[: -len(ending)])
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below ``folder``, in natural order, without hidden ones and __MACOSX; links are followed."""
     entered: set[Path] = set()  # links may lead in a circle
-    for folder, folders, files in os.walk(source, followlinks=True):
-        if (real := Path(folder).resolve()) in entered:
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if (real := Path(parent).resolve()) in entered:
             folders.clear()
             continue
         entered.add(real)
         folders[:] = sorted((f for f in folders if not _LITTER.match(f)), key=natural)
-        for name in sorted(files, key=natural):
-            ending = next((e for e in IMAGE_ENDINGS if name.lower().endswith(e)), None)
-            if ending is None or _LITTER.match(name):
-                continue
-            path = Path(folder) / name
-            relative = PurePosixPath(source.name, path.relative_to(source).as_posix())
-            yield ImageFile(path, str(relative)[: -len(ending)])
+        yield from (Path(parent) / name for name in sorted(files, key=natural) if not _LITTER.match(name))
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -180,6 +183,9 @@ class Found:
         groups: named groups of the pattern; absent ones are empty.
         rank: lower wins where a case has several files for one role.
         label_map: values to change in this label file whatever the rest of the release holds.
+        reader: reads the file if it is no three-dimensional NIfTI file; see :class:`Derived`.
+        done: what ``reader`` does, in words, for the list of repairs.
+        grid: grid of what ``reader`` gives; None if its header cannot be read.
     """
 
     file: ImageFile
@@ -187,6 +193,9 @@ class Found:
     groups: dict[str, str]
     rank: int = 0
     label_map: dict[int, int] = field(default_factory=dict)
+    reader: Reader | None = None
+    done: str = ""
+    grid: Grid | None = None
 
 
 class Ignored:
@@ -201,13 +210,19 @@ class Ignored:
         """Whether a rule leaves the file out."""
         for pattern, reason in self._rules:
             if pattern.fullmatch(file.key):
-                self._files.setdefault(reason, []).append(file.key)
+                self.add(file, reason)
                 return True
         return False
 
+    def add(self, file: ImageFile, reason: str) -> None:
+        """Leave out a file for a reason of the caller's."""
+        self._files.setdefault(reason, []).append(file.key)
+
     def exclusions(self) -> list[Exclusion]:
         """One entry per reason."""
-        return [
-            Exclusion(what=keys[0] if len(keys) == 1 else f"{len(keys)} files such as {keys[0]}", reason=reason)
-            for reason, keys in self._files.items()
-        ]
+        return [summed_up(keys, "files", reason) for reason, keys in self._files.items()]
+
+
+def summed_up(names: Sequence[str], kind: str, reason: str) -> Exclusion:
+    """One entry for everything that is left out for one reason; ``kind`` in the plural (``files``)."""
+    return Exclusion(what=names[0] if len(names) == 1 else f"{len(names)} {kind} such as {names[0]}", reason=reason)

@@ -1,188 +1,106 @@
 """Every file of every case is read to its end and checked before a dataset counts as prepared.
 
-All faults stop the preparation: a benchmark must not decide by itself which cases to leave out. The explicit way to go
-on without a faulty case is ``converter_options.exclude`` in a card of one's own.
+Nothing stops at the first fault: all of them are found in one pass, and whoever asked decides (a benchmark must not
+leave out cases by itself). At most one volume per process is in memory.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from mvp_bench.datasets.schema import Card, Case
-from mvp_bench.datasets.volumes import Grid, Volume, grid_difference, read_volume, whole_numbers
-from mvp_bench.errors import InputError
-from mvp_bench.parallel import run_all
-from mvp_bench.workspace import hash_of
-
-LABEL = "label"
-"""Role of the mask among a case's files; the other roles are the modalities."""
-EXCLUDE_HINT = "Mend the file, or name the case in converter_options.exclude of a card of your own."
+from mvp_bench.datasets.case_check import LABEL as LABEL
+from mvp_bench.datasets.case_check import CaseJob, Checked, case_roles, check_case
+from mvp_bench.datasets.integrity_report import CaseFacts, Integrity
+from mvp_bench.datasets.journal import Journal, run_kept, step_key
+from mvp_bench.datasets.schema import Card, Case, DatasetBlock
+from mvp_bench.settings import CheckConfig
+from mvp_bench.workspace import code_version, hash_of
 
 
-@dataclass(frozen=True)
-class FileRecord:
-    """What identifies one file."""
+def check_cases(
+    cases: Mapping[str, Case],
+    card: Card,
+    pool: Executor,
+    config: CheckConfig,
+    journal: Journal,
+    failed: Mapping[str, str] | None = None,
+) -> dict[str, Checked]:
+    """Read and check all cases, several at a time; those that the journal holds are not read again.
 
-    role: str
-    name: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class CaseReport:
-    """What the check of one case found.
-
-    Attributes:
-        label_voxels: label value -> number of voxels, background left out.
-        voxel_ml: volume of a voxel in millilitres.
-        rewrite: roles whose files must be written anew: nnU-Net refuses a fourth dimension of length 1, and would cut
-            off label values that are whole only after rounding.
-    """
-
-    case: str
-    files: tuple[FileRecord, ...]
-    label_voxels: dict[int, int]
-    voxel_ml: float
-    rewrite: tuple[str, ...] = ()
-
-    @property
-    def lesion_ml(self) -> float:
-        """Volume of everything that is labelled, in millilitres."""
-        return sum(self.label_voxels.values()) * self.voxel_ml
-
-
-@dataclass(frozen=True)
-class _Job:
-    case_id: str
-    case: Case
-    labels: dict[str, int]
-
-
-def check_cases(cases: Mapping[str, Case], card: Card, pool: Executor) -> dict[str, CaseReport]:
-    """Read and check all cases, several at a time; at most one file per process is in memory besides the reference.
-
-    Checked per file: can be read to its end (check sum of the gzip stream included), three-dimensional, finite, not 0
-    everywhere. Per case: one grid (shape, and corners within :data:`~mvp_bench.datasets.volumes.GRID_TOLERANCE`
-    voxels). Masks: whole numbers among the card's labels. Over all: no region is empty in every case, and no image
-    belongs to two patients.
+    Per file: can be read to its end (check sum of the gzip stream included), three-dimensional, finite, not one value
+    everywhere. Per case: one grid (shape, and corners within ``config.grid_tolerance`` voxels). Masks: whole numbers
+    among the card's labels. Implausible spacings and extents, and suspected left-right flips, are warnings.
 
     Args:
         cases: with absolute paths.
-
-    Raises:
-        InputError: at the first fault, naming the file and the number.
+        failed: files that could not be made -> why.
     """
-    jobs = [_Job(case_id, case, card.labels) for case_id, case in cases.items()]
-    reports = {report.case: report for report in run_all(pool, _check_case, jobs, f"check {card.name}")}
-    if card.kind == "segmentation":
-        _no_region_is_empty_everywhere(reports, card)
-    if card.kind != "pretraining":
-        _no_image_of_two_patients(reports, cases)
-    return reports
+    names = list(cases)
+    jobs = [CaseJob(cases[name], card.labels, _failed_roles(cases[name], failed or {}), config) for name in names]
+    keys = [
+        step_key([name, job.failed, case_roles(job.case)], [Path(path) for path in case_roles(job.case).values()])
+        for name, job in zip(names, jobs, strict=True)
+    ]
+    checked = run_kept(pool, check_case, jobs, keys, Checked, f"check {card.name}", journal)
+    return dict(zip(names, checked, strict=True))
 
 
-def hash_data(reports: Mapping[str, CaseReport]) -> str:
+def hash_data(facts: Mapping[str, CaseFacts]) -> str:
     """SHA-256 (hex) over case ids and the files' roles, names, sizes and hashes: changes if any voxel does."""
-    return hash_of([[case, list(reports[case].files)] for case in sorted(reports)])
+    return hash_of(
+        [
+            [case, [[role, file.name, file.bytes, file.sha256] for role, file in facts[case].files.items()]]
+            for case in sorted(facts)
+        ]
+    )
 
 
-def _check_case(job: _Job) -> CaseReport:
-    records: list[FileRecord] = []
-    rewrite: list[str] = []
-    reference: tuple[Grid, str] | None = None
-    for modality, text in job.case.images.items():
-        if text is None:
-            continue
-        path = Path(text)
-        volume = read_volume(path)
-        _check_image(path, volume)
-        reference = reference or (volume.grid, path.name)
-        _check_grid(path, volume, reference)
-        records.append(FileRecord(modality, path.name, volume.bytes, volume.sha256))
-        rewrite += [modality] if volume.squeezed else []
-    assert reference is not None  # a Case has at least one image
-    counts: dict[int, int] = {}
-    if job.case.label:
-        path = Path(job.case.label)
-        volume = read_volume(path)
-        _check_grid(path, volume, reference)
-        counts, rounded = _check_label(path, volume, job.labels)
-        records.append(FileRecord(LABEL, path.name, volume.bytes, volume.sha256))
-        rewrite += [LABEL] if rounded or volume.squeezed else []
-    return CaseReport(job.case_id, tuple(records), counts, reference[0].voxel_ml, tuple(rewrite))
+def integrity_report(
+    card: Card, block: DatasetBlock, facts: Mapping[str, CaseFacts], duplicates: list[str], settings: dict[str, Any]
+) -> Integrity:
+    """The content of integrity.json.
+
+    Args:
+        duplicates: in words.
+        settings: what the preparation and the check were done with.
+    """
+    return Integrity(
+        dataset=card.dataset_name,
+        source=block.source,
+        data_hash=block.data_hash,
+        code_version=code_version(),
+        config=settings,
+        cases=dict(facts),
+        duplicates=duplicates,
+        warnings=_mixed_skulls(facts),
+        excluded=block.excluded,
+        repairs=block.repairs,
+    )
 
 
-def _check_image(path: Path, volume: Volume) -> None:
-    finite = np.isfinite(volume.data)
-    if not finite.all():
-        count = int(finite.size - np.count_nonzero(finite))
-        where = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape))
-        raise InputError(
-            path,
-            found=f"{count} voxels that are NaN or infinite, the first at index {where}",
-            expected="finite numbers",
-            fix=EXCLUDE_HINT,
-        )
-    if not volume.data.any():
-        raise InputError(path, found="0 in every voxel", expected="an image", fix=EXCLUDE_HINT)
+def _mixed_skulls(facts: Mapping[str, CaseFacts]) -> list[str]:
+    """A warning if some images of a modality are stripped and others are not: a network would learn the difference."""
+    warnings = []
+    for role in sorted({role for case in facts.values() for role in case.files}):
+        states = Counter(case.files[role].skull for case in facts.values() if role in case.files)
+        if states["stripped"] and states["with skull"]:
+            warnings.append(f"{role}: {states['stripped']} images are skull-stripped, {states['with skull']} are not")
+    return warnings
 
 
-def _check_grid(path: Path, volume: Volume, reference: tuple[Grid, str]) -> None:
-    if difference := grid_difference(volume.grid, reference[0]):
-        raise InputError(
-            path,
-            found=difference,
-            expected=f"the grid of {reference[1]}, as all files of a case must share one",
-            fix=f"{EXCLUDE_HINT} A modality can be resampled by converter_options.reference_grid.",
-        )
+def empty_regions(facts: Mapping[str, CaseFacts], card: Card) -> list[str]:
+    """A fault for each region of the card that no case has."""
+    return [
+        f"region {region}: found label {' or '.join(map(str, values))} in none of {len(facts)} masks; expected at "
+        "least one case that has it. Check the label convention of this release against the card"
+        for region, values in card.regions.items()
+        if not any(case.label_voxels.get(value) for case in facts.values() for value in values)
+    ]
 
 
-def _check_label(path: Path, volume: Volume, labels: Mapping[str, int]) -> tuple[dict[int, int], bool]:
-    values, rounded = whole_numbers(path, volume.data)
-    found, counts = np.unique(values, return_counts=True)
-    declared = set(labels.values())
-    unknown = [(int(v), int(n)) for v, n in zip(found, counts, strict=True) if int(v) not in declared]
-    if unknown:
-        shown = ", ".join(f"{value} ({count} voxels)" for value, count in unknown[:5])
-        raise InputError(
-            path,
-            found=f"label {shown}",
-            expected=f"only the card's labels ({', '.join(f'{v} {k}' for k, v in labels.items())})",
-            fix="This may be another release of the dataset. Values can be changed by converter_options.label_map.",
-        )
-    return {int(v): int(n) for v, n in zip(found, counts, strict=True) if v != 0}, rounded
-
-
-def _no_region_is_empty_everywhere(reports: Mapping[str, CaseReport], card: Card) -> None:
-    for region, values in card.regions.items():
-        if not any(report.label_voxels.get(value) for report in reports.values() for value in values):
-            raise InputError(
-                f"dataset {card.dataset_name}, region {region}",
-                found=f"label {' or '.join(map(str, values))} in none of {len(reports)} masks",
-                expected="at least one case that has it",
-                fix="Check the label convention of this release against the card.",
-            )
-
-
-def _no_image_of_two_patients(reports: Mapping[str, CaseReport], cases: Mapping[str, Case]) -> None:
-    owners: dict[str, dict[str, str]] = defaultdict(dict)
-    for case_id, report in reports.items():
-        for record in report.files:
-            if record.role != LABEL:  # two empty masks are equal
-                owners[record.sha256].setdefault(cases[case_id].patient, f"{case_id} ({record.name})")
-    for patients in owners.values():
-        if len(patients) > 1:
-            (one, first), (two, second), *_ = patients.items()
-            raise InputError(
-                second,
-                found=f"the very bytes of {first}, though patients {two} and {one} count as two",
-                expected="one patient's images under one patient",
-                fix=EXCLUDE_HINT,
-            )
+def _failed_roles(case: Case, failed: Mapping[str, str]) -> dict[str, str]:
+    return {role: failed[path] for role, path in case_roles(case).items() if path in failed}

@@ -58,6 +58,11 @@ class CaseFacts(_Facts):
     warnings: tuple[str, ...] = ()
     """What a human should look at."""
 
+    @property
+    def lesion_ml(self) -> float:
+        """Volume of everything that is labelled, in millilitres."""
+        return sum(self.label_voxels.values()) * self.voxel_ml
+
 
 class Integrity(_Facts):
     """The whole file."""

@@ -34,7 +34,7 @@ class SplitRule(_Strict):
     """Patient ids per part, for ``official``. A phantom cohort is divided by ``ratio`` instead."""
     file: str | None = None
     """For ``file``: a split file of BrainMVP's form (lists ``training``, ``validation``, ``test`` of image paths);
-    relative to the workspace's ``datasets/``."""
+    relative to the workspace's ``datasets/splits/``, or absolute."""
 
 
 class Paper(_Strict):

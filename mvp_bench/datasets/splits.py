@@ -19,6 +19,8 @@ from mvp_bench.datasets.schema import Card, Case, Fold, Splits
 from mvp_bench.datasets.split_file import read_split_file
 from mvp_bench.errors import InputError
 
+SPLIT_FILES = "splits"
+"""Folder in ``datasets/`` for split files."""
 VOLUME_BINS = 4
 """Quantile bins for stratifying by lesion volume, where there are patients enough."""
 PATIENTS_PER_BIN = 5
@@ -32,7 +34,7 @@ def make_splits(
     """Divide the cases as the card says.
 
     Args:
-        root: workspace in whose ``datasets/`` a split file is looked for (default: the current folder).
+        root: workspace in whose ``datasets/splits/`` a split file is looked for (default: the current folder).
         lesion_ml: case -> labelled volume in millilitres (used for ``stratify: lesion_volume`` only).
 
     Raises:
@@ -45,11 +47,12 @@ def make_splits(
     patients = sorted(of_patient)
     rule = card.split
     strata = _strata(patients, of_patient, cases, card, lesion_ml)
+    needed = ("train",) if card.kind == "pretraining" else ("train", "test")
     if rule.scheme == "official":
-        folds = [_listed(patients, rule.official or {}, f"card {card.dataset_name}, split.official")]
+        folds = [_listed(patients, rule.official or {}, f"card {card.dataset_name}, split.official", needed)]
     elif rule.scheme == "file":
-        path = (root or Path()) / "datasets" / str(rule.file)
-        folds = [_listed(patients, read_split_file(path, cases), path)]
+        path = (root or Path()) / "datasets" / SPLIT_FILES / str(rule.file)
+        folds = [_listed(patients, read_split_file(path, cases), path, needed)]
     elif rule.scheme == "leave_one_out":
         _at_least(2, patients, card, "leave_one_out needs a patient to train on")
         folds = [_fold(patients, {patient: "test"}) for patient in patients]
@@ -182,7 +185,7 @@ def _k_fold(patients: list[str], strata: Mapping[str, int], card: Card, seed: in
     return [_fold(patients, {patients[i]: "test" for i in test}) for _, test in divider.split(patients, labels)]
 
 
-def _listed(patients: list[str], lists: Mapping[Any, Sequence[str]], where: object) -> Parts:
+def _listed(patients: list[str], lists: Mapping[Any, Sequence[str]], where: object, needed: Sequence[str]) -> Parts:
     """The parts of lists of patients; lists may name patients that this copy of the release does not have."""
     part_of: dict[str, str] = {}
     for part in PARTS:
@@ -199,7 +202,7 @@ def _listed(patients: list[str], lists: Mapping[Any, Sequence[str]], where: obje
             fix="Add them, name their cases in converter_options.exclude, or divide anew with --split ratio.",
         )
     fold = _fold(patients, part_of)
-    for part in ("train", "test"):
+    for part in needed:
         if not fold[part]:
             raise InputError(
                 where,

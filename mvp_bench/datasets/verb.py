@@ -91,8 +91,10 @@ def _check(workspace: Workspace, config: PrepareConfig, cards: list[Card]) -> bo
 
 def _overlap(workspace: Workspace, config: PrepareConfig, cards: list[Card]) -> bool:
     from mvp_bench.datasets.overlap.audit import audit, print_audit
+    from mvp_bench.parallel import worker_pool
 
-    print_audit(audit(workspace, cards, config.overlap_config))
+    with worker_pool(config.workers) as pool:
+        print_audit(audit(workspace, cards, config.overlap_config, pool))
     return True
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mvp_bench.config import ClassificationConfig, RuntimeConfig, SegmentationConfig, StemRule
 from mvp_bench.datasets.schema import Fold
+from mvp_bench.settings import ClassificationConfig, RuntimeConfig, SegmentationConfig, StemRule
 from mvp_bench.workspace import atomic_path
 
 INITIALISATION = 2**31 - 1  # stands for the epoch in the seed of the initial weights

@@ -13,8 +13,10 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mvp_bench.benchmark.leak import read_leak
 from mvp_bench.benchmark.metrics import CLASSIFICATION_METRICS, TaskKind, class_names, read_per_case
 from mvp_bench.errors import InputError
+from mvp_bench.registry import SCRATCH
 from mvp_bench.workspace import read_json
 
 Status = Literal["finished", "failed", "unfinished", "unreadable"]
@@ -91,6 +93,8 @@ class Cell:
     cell_id: str
     record: CellRecord
     rows: pd.DataFrame
+    leak_percent: float | None
+    """Share of the test patients who were seen in pre-training, 0 to 100; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def _read_cell(path: Path) -> Cell | OpenCell:
             record = _read_record(path / "cell.json", path)
             rows = read_per_case(path / "per_case.csv", record.kind)
             _check(path, record, rows)
-            return Cell(path.name, record, rows)
+            return Cell(path.name, record, rows, 0.0 if record.method == SCRATCH else read_leak(path))
         if (path / "cell.json").exists():
             record = _read_record(path / "cell.json", path)
         if not (path / "failure.json").exists():

@@ -16,9 +16,7 @@ import pandas as pd
 from mvp_bench.benchmark.metrics import TaskKind
 from mvp_bench.leaderboard.cells import Cell, CellRecord, Cells, OpenCell
 from mvp_bench.leaderboard.estimators import ClassificationEstimator, Estimator, SegmentationEstimator
-
-SCRATCH = "scratch"
-"""The method that others are compared with: no pre-training."""
+from mvp_bench.registry import SCRATCH
 
 Run = tuple[int, int]
 """(seed, fold)"""

@@ -25,9 +25,10 @@ def entry_labels(rows: pd.DataFrame) -> pd.Series:
             continue
         values = rows[extra].astype(str)
         ambiguous = pd.DataFrame({"task": rows["task"], "label": labels}).duplicated(keep=False)
-        varied = values[ambiguous].groupby(labels[ambiguous]).nunique()
+        # What differs between tasks only (segmentation and classification have other settings) tells no rows apart.
+        varied = values[ambiguous].groupby([rows["task"][ambiguous], labels[ambiguous]]).nunique()
         # All rows of such a name, so that a method is called the same on every task.
-        named = labels.isin(varied.index[varied > 1])
+        named = labels.isin(varied.index[varied > 1].get_level_values(1))
         labels = labels.where(~named, labels + " " + values.str.slice(0, 12))
     return labels
 

@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 
 from mvp_bench.benchmark.metrics import PROBABILITY_PREFIX
-from mvp_bench.config import StatisticsConfig
 from mvp_bench.leaderboard.cells import Cell, CellRecord, Cells, Cost, OpenCell, read_cells
 from mvp_bench.leaderboard.comparison import evaluate
 from mvp_bench.leaderboard.entries import Entry, Panel, panels
 from mvp_bench.leaderboard.estimators import MEAN
 from mvp_bench.leaderboard.overall import OVERALL_COLUMNS, overall_table
+from mvp_bench.settings import StatisticsConfig
 from mvp_bench.workspace import Workspace, atomic_path
 
 _ENTRY = ("task", "method", "encoder", "mode", "label_fraction", "stem")
@@ -27,8 +27,10 @@ _COUNTS = ("n_cases", "n_patients", "n_seeds", "n_folds", "n_missing")
 _CALL = ("rank", "tied_with_best", "verdict", "source", "profile")
 _PROVENANCE = ("code_version", "plan_hash", "splits_hash", "data_hash", "config_hash", "encoder_hash")
 
-SEGMENTATION_COLUMNS = (*_ENTRY, "metric", "target", *_SCORES, *_COUNTS, "n_empty", *_CALL, *_PROVENANCE)
-CLASSIFICATION_COLUMNS = (*_ENTRY, "metric", "ranking", *_SCORES, *_COUNTS, *_CALL, *_PROVENANCE)
+_LEAK = "leak_percent"
+
+SEGMENTATION_COLUMNS = (*_ENTRY, "metric", "target", *_SCORES, *_COUNTS, "n_empty", _LEAK, *_CALL, *_PROVENANCE)
+CLASSIFICATION_COLUMNS = (*_ENTRY, "metric", "ranking", *_SCORES, *_COUNTS, _LEAK, *_CALL, *_PROVENANCE)
 _CELL = (*_ENTRY, "source", "profile", "seed", "fold", "cell")
 _SCORED = ("case", "patient", "target", "dice", "reference_voxels", "predicted_voxels")
 PER_CASE_COLUMNS = (*_CELL, *_SCORED, "class", "predicted", "probability")
@@ -131,6 +133,7 @@ def _entry_columns(panel: Panel, entry: Entry) -> dict[str, Any]:
         "n_seeds": len({record.seed for record in finished}),
         "n_folds": len({record.fold for record in finished}),
         "n_missing": len(panel.runs - entry.runs),
+        _LEAK: _leak_percent(entry),
         "source": panel.key.source,
         "profile": panel.key.profile,
         "code_version": _joined(record.versions.get("mvp_bench", "") for record in records),
@@ -140,6 +143,13 @@ def _entry_columns(panel: Panel, entry: Entry) -> dict[str, Any]:
         "config_hash": entry.key.config_hash[:_HASH_DIGITS],
         "encoder_hash": _joined((record.hashes.encoder or "")[:_HASH_DIGITS] for record in records),
     }
+
+
+def _leak_percent(entry: Entry) -> float:
+    """Mean over the entry's runs; NaN if that of any is unknown."""
+    leaks = [cell.leak_percent for cell in entry.cells]
+    known = [leak for leak in leaks if leak is not None]
+    return sum(known) / len(known) if known and len(known) == len(leaks) else float("nan")
 
 
 def _n_empty(entry: Entry, target: str) -> int:

@@ -42,7 +42,9 @@ def print_leaderboards(leaderboards: Leaderboards, console: Console = default_co
 def _table(rows: pd.DataFrame, overall: pd.DataFrame, title: str) -> Table:
     rows = rows.assign(label=entry_labels(rows))
     methods = rows[["method", "label", *_ENTRY[1:]]].drop_duplicates("label")
-    table = Table(title=escape(title), title_justify="left")
+    leaky = (rows["leak_percent"] > 0).any()
+    caption = "leak: test patients who were in the pre-training data" if leaky else None
+    table = Table(title=escape(title), title_justify="left", caption=caption, caption_justify="left")
     between = " " if len(methods) <= _METHODS_ON_ONE_LINE else "\n"
     table.add_column("task", no_wrap=True)
     table.add_column("metric", no_wrap=True)
@@ -72,6 +74,8 @@ def _cell(row: dict[Hashable, Any] | None, between: str) -> str:
     text = f"{row['mean']:.3f}"
     if not np.isnan(row["ci_low"]):
         text += between + escape(f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}]")
+    if row["leak_percent"] > 0:
+        text += f"{between}leak {row['leak_percent']:.0f} %"
     return f"[bold]{text}[/]" if row["rank"] == 1 and row["verdict"] == BETTER else text
 
 

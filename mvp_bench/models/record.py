@@ -48,6 +48,25 @@ class Cost(_Strict):
     precision: str
 
 
+class Origin(_Strict):
+    """Where an imported encoder comes from. Nothing is claimed that the file does not say."""
+
+    format: str
+    """Of the file."""
+    file: str
+    """Its name."""
+    sha256: str
+    """Of its bytes."""
+    licence: str
+    citation: str = ""
+    unknown: list[str] = []
+    """Fields of the record that the file does not state; what stands there is a placeholder. ``data`` among them: the
+    training patients are unknown, so that leaks cannot be ruled out."""
+    notes: list[str] = []
+    details: dict[str, Any] = {}
+    """Adaptation plan, trainer and the like, as the file has them."""
+
+
 class EncoderRecord(_Strict):
     """Everything that is known about a pre-trained encoder."""
 
@@ -71,11 +90,14 @@ class EncoderRecord(_Strict):
     axis_order: str = AXIS_ORDER
     """Order of the array axes."""
     data: list[TrainingData]
-    source: Literal["real", "phantom"]
-    """``phantom`` if any training case is."""
+    source: Literal["real", "phantom", "unknown"]
+    """``phantom`` if any training case is; ``unknown`` for imported weights."""
     licences: list[str]
     templates: dict[str, str] = {}
     """Modality -> NIfTI file of its learned template, relative to the run's folder."""
+    template_frame: Literal["world", "centre"] | None = None
+    """What the templates' positions are relative to: the world (RAS mm), or the middle of each case's volume;
+    ``None``: what the method's option ``align`` says."""
     profile: str
     seed: int
     versions: dict[str, str]
@@ -83,6 +105,8 @@ class EncoderRecord(_Strict):
     cost: Cost
     final_losses: dict[str, float] = {}
     """Last line of log.csv."""
+    origin: Origin | None = None
+    """Of imported weights; ``None`` for those trained here."""
 
 
 def read_record(run_dir: Path) -> EncoderRecord:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mvp_bench.config import RuntimeConfig
 from mvp_bench.errors import InputError
+from mvp_bench.settings import RuntimeConfig
 
 
 def resolve_device(runtime: RuntimeConfig) -> torch.device:

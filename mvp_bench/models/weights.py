@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from mvp_bench.config import StemRule
 from mvp_bench.errors import InputError
 from mvp_bench.models.record import WEIGHTS_FILE, EncoderRecord, read_record
+from mvp_bench.settings import StemRule
 from mvp_bench.workspace import atomic_path, hash_file
 
 State = dict[str, torch.Tensor]

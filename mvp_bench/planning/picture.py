@@ -48,8 +48,8 @@ def draw_regions(path: Path, store: CaseStore, regions: dict[str, list[int]], la
                 axis.contour(mask[height, ::-1, ::-1], levels=[0.5], colors=_COLOUR, linewidths=1)
             axis.set(xticks=[], yticks=[], facecolor="black")
         row[0].set_ylabel(f"{case}\n{modality}", fontsize=6)
-    for axis, (region, values) in zip(axes[0][1:], regions.items(), strict=True):
-        axis.set_title(f"{region}\n{' + '.join(f'{names[v]} ({v})' for v in values)}", fontsize=7)
+    for axis, (title, values) in zip(axes[0][1:], regions.items(), strict=True):
+        axis.set_title(f"{title}\n{' + '.join(f'{names[v]} ({v})' for v in values)}", fontsize=7)
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": None})
 

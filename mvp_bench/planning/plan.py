@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from mvp_bench.config import PlanningConfig
 from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.schema import Card, DatasetBlock, resolve_path
 from mvp_bench.planning.fingerprint import CaseFiles, fingerprint
@@ -21,6 +20,7 @@ from mvp_bench.planning.planner import CONFIGURATION, FixedEncoderPlanner, Topol
 from mvp_bench.planning.preprocess import preprocess_dataset, same_spacing
 from mvp_bench.planning.store import INDEX, CaseStore
 from mvp_bench.progress import console, log
+from mvp_bench.settings import PlanningConfig
 from mvp_bench.workspace import Workspace, code_version, hash_of, lock, read_json, write_json
 
 NNUNET_VERSION = version("nnunetv2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from mvp_bench.workspace import read_json
 
 Size = tuple[int, int, int]
 INDEX = Path("index", "index.json")  # in a folder of its own: nnU-Net wants nothing but arrays beside the arrays
+MOST_OPEN = 128
+"""Files held open at once: each takes a mapping and some memory, and systems allow about a thousand."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class CaseInfo:
 class CaseStore:
     """Read-only view of a folder of preprocessed cases.
 
-    Arrays are (channel, z, y, x), z-scored inside the brain, 0 outside; a missing modality is all zeros. Files are
-    opened on first use, so that the object is cheap to send to worker processes.
+    Arrays are (channel, z, y, x), z-scored inside the brain, 0 outside; a missing modality is all zeros. The index
+    and the files are opened on first use and do not travel, so that the object is cheap to send to worker processes.
 
     Raises:
         InputError: if the folder has no index, i.e. preprocessing has not finished.
@@ -50,8 +53,18 @@ class CaseStore:
                 expected="a folder of preprocessed cases",
                 fix="Run mvp_plan for the dataset first.",
             )
-        self._index: dict[str, Any] = read_json(self.folder / INDEX)
-        self._open: dict[str, Any] = {}
+        self._known: dict[str, Any] | None = None
+        self._open: OrderedDict[str, Any] = OrderedDict()
+
+    @property
+    def _index(self) -> dict[str, Any]:
+        if self._known is None:
+            self._known = read_json(self.folder / INDEX)
+        return self._known
+
+    def forget(self) -> None:
+        """Free the index (some kilobytes a case); it is read again when it is asked for. ``read`` does not need it."""
+        self._known = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -112,14 +125,18 @@ class CaseStore:
         import blosc2
 
         key = case + suffix
-        if key not in self._open:
+        if key in self._open:
+            self._open.move_to_end(key)
+        else:
+            if len(self._open) >= MOST_OPEN:
+                self._open.popitem(last=False)
             self._open[key] = blosc2.open(
                 urlpath=str(self.folder / f"{key}.b2nd"), mode="r", dparams={"nthreads": 1}, mmap_mode="r"
             )
         return self._open[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_known": None, "_open": OrderedDict()}
 
 
 def _overlap(shape: Sequence[int], start: Size, size: Size) -> tuple[tuple[slice, ...] | None, tuple[slice, ...]]:

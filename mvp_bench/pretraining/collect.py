@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mvp_bench.config import PretrainConfig, RuntimeConfig
+from mvp_bench.datasets.overlap.audit import Audit, Leak
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.planning.plan import Planned, preprocess_for_pretraining
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.pretraining.run import NOT_IDENTITY, pretrain
 from mvp_bench.pretraining.sampling import PretrainSource
+from mvp_bench.settings import PretrainConfig, RuntimeConfig
 from mvp_bench.workspace import Workspace, hash_of
 
 
@@ -32,6 +33,8 @@ class PretrainJob:
     runtime: RuntimeConfig
     seed: int
     profile: str
+    leaks: tuple[Leak, ...] = ()
+    """What is known of the tasks' test patients among the data; for the model card only."""
 
     @property
     def hash(self) -> str:
@@ -112,8 +115,28 @@ def run_job(job: PretrainJob) -> Path:
     import torch
 
     torch.set_num_threads(job.runtime.threads)
-    pretrain(job.sources, job.config, job.options, job.encoder, job.runtime, job.seed, job.profile, job.folder)
+    pretrain(
+        job.sources,
+        job.config,
+        job.options,
+        job.encoder,
+        job.runtime,
+        job.seed,
+        job.profile,
+        job.folder,
+        leaks=job.leaks,
+    )
     return job.folder
+
+
+def seen_patients(sources: Iterable[PretrainSource]) -> dict[str, frozenset[str]]:
+    """Dataset -> the patients that a run on these sources sees."""
+    return {s.dataset: frozenset(s.store.info(case).patient for case in s.included()) for s in sources}
+
+
+def patients_of_tasks(audit: Audit, dataset: str, tasks: Iterable[Card]) -> frozenset[str]:
+    """The patients of a dataset who are, as people, in any part of any of the tasks."""
+    return frozenset().union(*(audit.patients_in(task.dataset_name, of=dataset) for task in tasks))
 
 
 def refuse_mixture(parts: Sequence[tuple[Card, str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from mvp_bench.datasets.overlap.audit import Leak
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.pretraining.method import Declaration
 
@@ -17,13 +18,19 @@ CURVE_LINES = 12
 """Lines of the loss table at most."""
 
 
-def model_card(record: EncoderRecord, declaration: Declaration, rows: Sequence[dict[str, float]]) -> str:
+def model_card(
+    record: EncoderRecord,
+    declaration: Declaration,
+    rows: Sequence[dict[str, float]],
+    leaks: Sequence[Leak] = (),
+) -> str:
     """The card as Markdown.
 
     Args:
         record: the run.
         declaration: of its method.
         rows: lines of log.csv.
+        leaks: of each task's test patients, by task and fold.
     """
     patients = sum(len(d.patients) for d in record.data)
     cases = sum(len(d.cases) for d in record.data)
@@ -52,6 +59,7 @@ def model_card(record: EncoderRecord, declaration: Declaration, rows: Sequence[d
         ),
         "Patients left out are test patients of the tasks, or were excluded by the user; encoder.json lists them and "
         "every patient seen.",
+        *_leaks(leaks),
         "## Method",
         f"{declaration.citation} ({declaration.licence_note})",
         f"Transferred: {declaration.transferred}. "
@@ -71,6 +79,18 @@ def model_card(record: EncoderRecord, declaration: Declaration, rows: Sequence[d
         "```json\n" + json.dumps(record.config, indent=1) + "\n```",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _leaks(leaks: Sequence[Leak]) -> list[str]:
+    if not leaks:
+        return []
+    rows = [[k.task, k.fold, k.test_patients, len(k.shared), f"{k.percent:.1f}"] for k in leaks]
+    return [
+        "## Leaks",
+        "Test patients of the tasks in this workspace who are, by ids, crosswalks or images, among the patients seen "
+        "here; as known when the run was made (the leaderboards are up to date).",
+        _table(["task", "fold", "test patients", "seen in pre-training", "leak %"], rows),
+    ]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

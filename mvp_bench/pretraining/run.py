@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mvp_bench.config import PretrainConfig, RuntimeConfig
+from mvp_bench.datasets.overlap.audit import Leak
 from mvp_bench.datasets.schema import MODALITIES
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -28,6 +28,7 @@ from mvp_bench.pretraining.model_card import model_card
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource, Size
 from mvp_bench.progress import log
 from mvp_bench.registry import ENCODERS, METHODS
+from mvp_bench.settings import PretrainConfig, RuntimeConfig
 from mvp_bench.workspace import code_version, hash_of, lock, write_json, write_text
 
 NOT_IDENTITY = ("workers", "log_every", "checkpoint_every")
@@ -57,6 +58,7 @@ def pretrain(
     seed: int,
     profile: str,
     out_dir: Path,
+    leaks: Sequence[Leak] = (),
 ) -> EncoderRecord:
     """Pre-train an encoder, or return the record of the run that has been done already.
 
@@ -73,6 +75,7 @@ def pretrain(
         seed: of everything random.
         profile: name, for the record.
         out_dir: folder of the run.
+        leaks: of the tasks' test patients, for the model card.
 
     Raises:
         InputError: for unknown names, data or sizes the method cannot work with, a folder that holds a run of another
@@ -113,7 +116,7 @@ def pretrain(
             torch.cuda.reset_peak_memory_stats(place.device)
         engine = Engine(method, sampler, config, place, seed, identity, out_dir)
         outcome = engine.train()
-        return _write(engine, outcome, census, identity, profile, patch, out_dir)
+        return _write(engine, outcome, census, identity, profile, patch, out_dir, leaks)
 
 
 def take_census(stores: Sequence[PretrainSource]) -> Census:
@@ -202,6 +205,7 @@ def _write(
     profile: str,
     patch: Size,
     out_dir: Path,
+    leaks: Sequence[Leak],
 ) -> EncoderRecord:
     """Weights, templates, card, and at the very end the record."""
     method, config, place = engine.method, engine.config, engine.runtime
@@ -236,7 +240,7 @@ def _write(
         ),
         final_losses=outcome.last_row,
     )
-    write_text(out_dir / "model_card.md", model_card(record, method.declaration, engine.log.rows))
+    write_text(out_dir / "model_card.md", model_card(record, method.declaration, engine.log.rows, leaks))
     write_json(out_dir / RECORD_FILE, record)
     return record
 

@@ -9,35 +9,12 @@ import pytest
 from mvp_bench.benchmark import execution, pipeline
 from mvp_bench.benchmark.grid import check_methods
 from mvp_bench.benchmark.pipeline import run_benchmark
-from mvp_bench.config import SMOKE, BenchmarkConfig
+from mvp_bench.config import SMOKE
 from mvp_bench.errors import InputError
 from mvp_bench.leaderboard.tables import write_leaderboards
 from mvp_bench.registry import METHODS
 from mvp_bench.workspace import Workspace, read_json
-from tests.toy import toy_card, toy_dataset, write_cards
-
-CONFIG = BenchmarkConfig(
-    tasks=("901", "902"),
-    methods=("scratch", "mae"),
-    pretrain_datasets=("901", "903"),
-    encoder="resenc-smoke",
-    jobs=1,
-    planning=SMOKE.planning,
-    pretrain=SMOKE.pretrain,
-    segmentation=SMOKE.segmentation,
-    classification=SMOKE.classification,
-    runtime=SMOKE.runtime,
-    statistics=SMOKE.statistics,
-)
-
-
-@pytest.fixture
-def toys(workspace: Workspace) -> Workspace:
-    cards = [toy_card("segmentation", 901), toy_card("classification", 902), toy_card("pretraining", 903)]
-    write_cards(workspace.root, *cards)
-    for card in cards:
-        toy_dataset(workspace, card)
-    return workspace
+from tests.benchmark.conftest import CONFIG
 
 
 def test_a_finished_grid_is_kept(toys: Workspace) -> None:

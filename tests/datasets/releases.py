@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel as nib
@@ -11,6 +13,7 @@ import numpy as np
 
 from mvp_bench.datasets.catalog import find_card, load_cards
 from mvp_bench.datasets.conversion import Conversion
+from mvp_bench.datasets.derive import Derived, write_derived
 from mvp_bench.datasets.schema import Card
 from mvp_bench.registry import CONVERTERS
 
@@ -92,3 +95,38 @@ def convert(card: Card, source: Path, output: Path | None = None) -> Conversion:
 
 def reasons(conversion: Conversion) -> dict[str, str]:
     return {item.what: item.reason for item in conversion.excluded}
+
+
+def own_card(converter: str, kind: str = "segmentation", modalities: str = "t1 flair", **options: Any) -> Card:
+    """A card as a group would write it; ``options`` are the converter's."""
+    return Card.model_validate(
+        {
+            "id": 700,
+            "name": "Mine",
+            "title": "mine",
+            "kind": kind,
+            "modalities": modalities.split(),
+            "labels": {"background": 0, "lesion": 1} if kind == "segmentation" else {},
+            "regions": {"lesion": [1]} if kind == "segmentation" else {},
+            "classes": ["ill", "well"] if kind == "classification" else [],
+            **{name: "none" for name in ("patient_rule", "licence", "access", "url", "citation")},
+            "converter": converter,
+            "converter_options": options,
+        }
+    )
+
+
+def documented_card(module: ModuleType) -> Card:
+    """The example card in a converter's docstring."""
+    text = str(module.__doc__)
+    return Card.model_validate(json.JSONDecoder().raw_decode(text[text.index('{"id"') :])[0])
+
+
+def make(derived: Iterable[Derived]) -> None:
+    """Write planned files in their order."""
+    for item in sorted(derived, key=lambda item: item.step):
+        write_derived(item)
+
+
+def voxels(path: str | Path | None) -> np.ndarray:
+    return np.asanyarray(nib.load(str(path)).dataobj)

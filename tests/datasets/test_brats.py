@@ -1,68 +1,308 @@
-"""The BraTS converter on every layout of the family."""
+"""The BraTS converter on every tree of the four pre-training releases it reads, and what holds for all eight.
+
+The other four are in test_brats_downstream.py; what shows only once the files are read (faults, repairs of headers,
+values of the labels) is in test_brats_prepared.py.
+"""
 
 from __future__ import annotations
 
-import shutil
+import gzip
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
-from mvp_bench.datasets.derive import write_derived
 from mvp_bench.errors import InputError
 
-from .releases import brats_case, brats_release, convert, image, mask, reasons, shipped, with_options
+from .layouts import brats as trees
+from .layouts.brats import MIXED, NEW, OLD, UCSF, challenge, exam, files, images, labels, people, untouched
+from .releases import brats_release, convert, image, mask, reasons, shipped, truncate, with_options
 
-OLD = "_t1 _t1ce _t2 _flair"
+# BraTS2021 --------------------------------------------------------------------------------------------------------
 
 
-def test_2023_release(tmp_path: Path) -> None:
-    conversion = convert(shipped(501), brats_release(tmp_path, cases=3))
-    assert list(conversion.cases) == [f"BraTS-PED-0000{i}-000" for i in range(3)]
-    case = conversion.cases["BraTS-PED-00001-000"]
-    assert case.patient == "BraTS-PED-00001" and case.session == "000"
-    endings = {modality: Path(path).name[-len("t1n.nii.gz") :] for modality, path in case.images.items() if path}
-    assert endings == {"t1": "t1n.nii.gz", "t1c": "t1c.nii.gz", "t2": "t2w.nii.gz", "flair": "t2f.nii.gz"}
-    assert case.label and case.label.endswith("-seg.nii.gz")
-    assert not conversion.derived and not conversion.excluded and not conversion.repairs
+def test_2021_tree_a_with_the_sample_archives_beside(tmp_path: Path) -> None:
+    root = trees.brats2021_a(tmp_path / "archive", 495, 621, 700)
+    trees.brats2021_samples(root, in_folder=495, flat=621)
+    trees.litter(root)
+    conversion = convert(shipped(521), root)
+    names = ["BraTS2021_00495", "BraTS2021_00621", "BraTS2021_00700"]
+    assert people(conversion) == {name: (name, None) for name in names}
+    top = "BraTS2021_Training_Data"
+    # the copies sort before the folder of all cases; which of two identical files is used makes no difference
+    assert images(conversion, tmp_path) == {
+        "BraTS2021_00495": files("archive", names[0], OLD),
+        "BraTS2021_00621": {m: f"archive/{names[1]}{s}.nii.gz" for m, s in OLD.items()},
+        "BraTS2021_00700": files(f"archive/{top}", names[2], OLD),
+    }
+    used = {names[0]: f"archive/{names[0]}/{names[0]}", names[1]: f"archive/{names[1]}"}
+    assert reasons(conversion) == {
+        f"archive/{top}/{name}/{name}{end}": f"identical copy of {stem}{end}"
+        for name, stem in used.items()
+        for end in (*OLD.values(), "_seg")
+    }
+    assert not conversion.derived and not conversion.repairs
+    assert all(case.label is None and case.site is None for case in conversion.cases.values())
+
+
+@pytest.mark.parametrize("date", ["", "_16July2021"])
+def test_2021_tree_b(tmp_path: Path, date: str) -> None:
+    root = trees.brats2021_b(tmp_path / "in", date)
+    conversion = convert(shipped(521), root)
+    assert images(conversion, root) == {
+        "BraTS2021_00001": files("RSNA_ASNR_MICCAI_BraTS2021_ValidationData", "BraTS2021_00001", OLD),
+        "BraTS2021_00002": files(f"RSNA_ASNR_MICCAI_BraTS2021_TrainingData{date}", "BraTS2021_00002", OLD),
+    }
+    assert people(conversion) == {name: (name, None) for name in ("BraTS2021_00001", "BraTS2021_00002")}
+    assert untouched(conversion)
+
+
+def test_2021_tree_c_keeps_the_source_collection_as_site(tmp_path: Path) -> None:
+    root = trees.brats2021_c(tmp_path / "in")
+    conversion = convert(shipped(521), root)
+    assert images(conversion, root) == {
+        "BraTS2021_00005": files("BraTS2021_TrainingSet/UPENN-GBM", "BraTS2021_00005", OLD),
+        "BraTS2021_00006": files("BraTS2021_TrainingSet/new-not-previously-in-TCIA", "BraTS2021_00006", OLD),
+        "BraTS2021_00011": files("BraTS2021_ValidationSet/UCSF-PDGM", "BraTS2021_00011", OLD),
+    }
+    sites = {name: case.site for name, case in conversion.cases.items()}
+    assert list(sites.values()) == ["UPENN-GBM", "new-not-previously-in-TCIA", "UCSF-PDGM"]
+    assert untouched(conversion)
+
+
+def test_2021_trees_a_and_c_together(tmp_path: Path) -> None:
+    """The site is kept whichever copy is used; a gunzipped copy is a copy."""
+    root = trees.brats2021_c(tmp_path / "in")
+    copied = root / "BraTS2021_Training_Data" / "BraTS2021_00005"
+    copied.mkdir(parents=True)
+    for path in (root / "BraTS2021_TrainingSet" / "UPENN-GBM" / "BraTS2021_00005").iterdir():
+        (copied / path.name[: -len(".gz")]).write_bytes(gzip.decompress(path.read_bytes()))
+    conversion = convert(shipped(521), root)
+    assert list(conversion.cases) == ["BraTS2021_00005", "BraTS2021_00006", "BraTS2021_00011"]
+    assert [case.site for case in conversion.cases.values()] == [
+        "UPENN-GBM",
+        "new-not-previously-in-TCIA",
+        "UCSF-PDGM",
+    ]
+    assert len(conversion.excluded) == 5
+    assert all(reason.startswith("identical copy of in/") for reason in reasons(conversion).values())
+
+
+def test_2021_tree_d_tells_the_visits_of_a_patient(tmp_path: Path) -> None:
+    root = trees.brats2021_d(tmp_path / "in")
+    conversion = convert(shipped(521), root)
+    training, validation = challenge("GLI"), challenge("GLI", "ValidationData")
+    assert images(conversion, root) == {
+        "BraTS-GLI-00045-001": files(training, "BraTS-GLI-00045-001"),
+        "BraTS-GLI-00046-001": files(validation, "BraTS-GLI-00046-001"),
+        "BraTS2021_00045": files(training, "BraTS-GLI-00045-000"),
+        "BraTS2021_00046": files(validation, "BraTS-GLI-00046-000"),
+    }
+    assert people(conversion) == {
+        "BraTS-GLI-00045-001": ("BraTS2021_00045", "001"),
+        "BraTS-GLI-00046-001": ("BraTS2021_00046", "001"),
+        "BraTS2021_00045": ("BraTS2021_00045", None),
+        "BraTS2021_00046": ("BraTS2021_00046", None),
+    }
+    assert not conversion.excluded and not conversion.derived
+    assert [(r.what, r.repair) for r in conversion.repairs] == [
+        (
+            "2 cases such as BraTS-GLI-00045-000",
+            "called BraTS2021_00045, its name in another version of the release",
+        )
+    ]
+
+
+def test_2021_as_the_paper_mixed_it(tmp_path: Path) -> None:
+    """Training cases in the names of 2021, validation cases of 2023 under BrainMVP's own suffixes."""
+    root = trees.brats2021_a(tmp_path / "in", 0)
+    exam(root / challenge("GLI", "ValidationData"), "BraTS-GLI-00001-000", MIXED, None)
+    conversion = convert(shipped(521), root)
+    assert images(conversion, root) == {
+        "BraTS2021_00000": files("BraTS2021_Training_Data", "BraTS2021_00000", OLD),
+        "BraTS2021_00001": files(challenge("GLI", "ValidationData"), "BraTS-GLI-00001-000", MIXED),
+    }
+    assert not conversion.excluded
+
+
+def test_2021_one_scan_under_both_names_is_one_case(tmp_path: Path) -> None:
+    root = trees.brats2021_a(tmp_path / "in", 45)
+    trees.brats2021_d(root)
+    conversion = convert(shipped(521), root)
+    assert set(conversion.cases) == {"BraTS2021_00045", "BraTS2021_00046", "BraTS-GLI-00045-001", "BraTS-GLI-00046-001"}
+    assert images(conversion, root)["BraTS2021_00045"] == files("BraTS2021_Training_Data", "BraTS2021_00045", OLD)
+    kept = "in/BraTS2021_Training_Data/BraTS2021_00045/BraTS2021_00045"
+    roles = {**OLD, "label": "_seg"}
+    assert reasons(conversion) == {
+        f"in/{challenge('GLI')}/BraTS-GLI-00045-000/BraTS-GLI-00045-000{end}": (
+            f"BraTS2021_00045 has another file for {role}: {kept}{roles[role]}"
+        )
+        for role, end in {**NEW, "label": "-seg"}.items()
+    }
+
+
+def test_2024_glioma_follow_ups_are_another_release(tmp_path: Path) -> None:
+    root = trees.brats2021_d(tmp_path / "in")
+    image(root / "BraTS-GLI-00005-100" / "BraTS-GLI-00005-100-t1n.nii.gz")
+    assert list(reasons(convert(shipped(521), root)).values()) == ["its name is not that of a case of this release"]
+
+
+def test_different_copies_are_an_error(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        exam(tmp_path / "in" / folder, "BraTS2021_00495", OLD)
+    with pytest.raises(InputError, match="different content") as caught:
+        convert(shipped(521), tmp_path / "in")
+    assert "prefer" in caught.value.fix
+    truncate(tmp_path / "in" / "a" / "BraTS2021_00495" / "BraTS2021_00495_t1.nii.gz")
+    with pytest.raises(InputError, match="different content"):
+        convert(shipped(521), tmp_path / "in")
+
+
+# BraTS2023-SSA, -MEN ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["", "_V2"])
+def test_ssa_of_the_challenge(tmp_path: Path, version: str) -> None:
+    root = trees.ssa(tmp_path / "in", version)
+    conversion = convert(shipped(522), root)
+    assert images(conversion, root) == {
+        "BraTS-SSA-00002-000": files(challenge("SSA", f"TrainingData{version}"), "BraTS-SSA-00002-000"),
+        "BraTS-SSA-00126-000": files(challenge("SSA", "ValidationData"), "BraTS-SSA-00126-000"),
+    }
+    assert people(conversion) == {
+        "BraTS-SSA-00002-000": ("BraTS-SSA-00002", "000"),
+        "BraTS-SSA-00126-000": ("BraTS-SSA-00126", "000"),
+    }
+    assert untouched(conversion) and not labels(conversion, root)
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_nested_top_folders_litter_and_both_endings(tmp_path: Path, ending: str) -> None:
-    top = brats_release(tmp_path / "downloads" / "twice" / "twice", cases=2, ending=ending)
-    case = top / "BraTS-PED-00000-000"
-    for litter in (case / f"._BraTS-PED-00000-000-t1n{ending}", top / "__MACOSX" / f"BraTS-PED-00009-000-t1n{ending}"):
-        image(litter)
-    image(case / "old" / f"BraTS-PED-00000-000-t1n{ending}")
-    (case / "LICENSE").touch()
-    conversion = convert(shipped(501), tmp_path / "downloads")
+@pytest.mark.parametrize("below", ["", "PKG - BraTS-Africa/BraTS-Africa"])
+def test_ssa_of_tcia_leaves_other_neoplasms_out(tmp_path: Path, ending: str, below: str) -> None:
+    root = trees.brats_africa(tmp_path / "in", ending) / below
+    conversion = convert(shipped(522), root)
+    path = files("95_Glioma", "BraTS-SSA-00002-000", ending=ending)
+    found = images(conversion, tmp_path / "in" / "PKG - BraTS-Africa" / "BraTS-Africa")
+    assert found == {"BraTS-SSA-00002-000": path}
+    other = f"{root.name}/{'' if below else 'PKG - BraTS-Africa/BraTS-Africa/'}51_OtherNeoplasms"
+    assert reasons(conversion) == {
+        f"5 files such as {other}/BraTS-SSA-00009-000/BraTS-SSA-00009-000-seg": "TCIA BraTS-Africa: not a glioma"
+    }
+
+
+@pytest.mark.parametrize("level", ["", "BraTS-MEN-Train"])
+def test_men_visits_share_a_patient(tmp_path: Path, level: str) -> None:
+    root = trees.men(tmp_path / "in", level)
+    conversion = convert(shipped(523), root)
+    training = f"{challenge('MEN')}/{level}".rstrip("/")
+    assert images(conversion, root) == {
+        "BraTS-MEN-00000-000": files(challenge("MEN", "ValidationData"), "BraTS-MEN-00000-000"),
+        "BraTS-MEN-00004-000": files(training, "BraTS-MEN-00004-000"),
+        "BraTS-MEN-00004-013": files(training, "BraTS-MEN-00004-013"),
+    }
+    assert people(conversion) == {
+        "BraTS-MEN-00000-000": ("BraTS-MEN-00000", "000"),
+        "BraTS-MEN-00004-000": ("BraTS-MEN-00004", "000"),
+        "BraTS-MEN-00004-013": ("BraTS-MEN-00004", "013"),
+    }
+    assert untouched(conversion)
+
+
+@pytest.mark.parametrize("patch", ["BraTS-MEN-Train-fix-v4", "BraTS-MEN-TRAIN-FIX-V4", "fix/BraTS-MEN-TRAIN-FIX-V4"])
+def test_men_patched_images_win(tmp_path: Path, patch: str) -> None:
+    root = trees.men(tmp_path / "in", "BraTS-MEN-Train")
+    case = "BraTS-MEN-00004-000"
+    image(root / patch / case / f"{case}-t1n.nii.gz")
+    conversion = convert(shipped(523), root)
+    training = f"{challenge('MEN')}/BraTS-MEN-Train"
+    assert images(conversion, root)[case] == {
+        **files(training, case),
+        "t1": f"{patch}/{case}/{case}-t1n.nii.gz",
+    }
+    assert len(conversion.cases) == 3
+    assert reasons(conversion) == {
+        f"in/{training}/{case}/{case}-t1n": f"{case} has another file for t1: in/{patch}/{case}/{case}-t1n"
+    }
+
+
+# UCSF-PDGM --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "top", ["UCSF-PDGM-v5", "PKG - UCSF-PDGM Version 5/UCSF-PDGM-v5", "PKG-UCSF-PDGM-v3-20230111/UCSF-PDGM-v3"]
+)
+def test_ucsf_pdgm(tmp_path: Path, top: str) -> None:
+    root = tmp_path / "in"
+    trees.ucsf(root / top)
+    trees.litter(root)
+    conversion = convert(shipped(524), root)
+    ids = ("0004", "0396", "0396_FU175d", "0429_FU003d")
+    assert images(conversion, root) == {
+        f"UCSF-PDGM-{i}": {m: f"{top}/UCSF-PDGM-{i}_nifti/UCSF-PDGM-{i}{s}.nii.gz" for m, s in UCSF.items()}
+        for i in ids
+    }
+    assert people(conversion) == {
+        "UCSF-PDGM-0004": ("UCSF-PDGM-0004", None),
+        "UCSF-PDGM-0396": ("UCSF-PDGM-0396", None),
+        "UCSF-PDGM-0396_FU175d": ("UCSF-PDGM-0396", "FU175d"),
+        "UCSF-PDGM-0429_FU003d": ("UCSF-PDGM-0429", "FU003d"),
+    }
+    unused = 4 * (len(trees.UCSF_UNUSED) + 1) + 2  # the 4-D file of every exam, ASL_M0 of the follow-ups
+    assert [item.what.split(" such")[0] for item in conversion.excluded] == [f"{unused} files"]
+    assert not conversion.repairs and not conversion.derived
+
+
+def test_ucsf_pdgm_before_version_3(tmp_path: Path) -> None:
+    """The follow-ups had numbers of their own, and some ids had three digits."""
+    root = tmp_path / "in" / "UCSF-PDGM-v2"
+    for old in ("0138", "0175", "0181", "0278", "0289", "0315", "0391"):
+        trees.ucsf_exam(root / f"UCSF-PDGM-{old}_nifti", f"UCSF-PDGM-{old}")
+    trees.ucsf_exam(root / "UCSF-PDGM-0429_nifti", "UCSF-PDGM-429")  # the folder has four digits
+    trees.ucsf_exam(root / "UCSF-PDGM-012_nifti", "UCSF-PDGM-0012")
+    conversion = convert(shipped(524), root)
+    assert people(conversion) == {
+        "UCSF-PDGM-0012": ("UCSF-PDGM-0012", None),
+        "UCSF-PDGM-0391": ("UCSF-PDGM-0391", None),
+        "UCSF-PDGM-0391_FU016d": ("UCSF-PDGM-0391", "FU016d"),
+        "UCSF-PDGM-0396_FU175d": ("UCSF-PDGM-0396", "FU175d"),
+        "UCSF-PDGM-0409_FU001d": ("UCSF-PDGM-0409", "FU001d"),
+        "UCSF-PDGM-0429": ("UCSF-PDGM-0429", None),
+        "UCSF-PDGM-0429_FU003d": ("UCSF-PDGM-0429", "FU003d"),
+        "UCSF-PDGM-0431_FU001d": ("UCSF-PDGM-0431", "FU001d"),
+        "UCSF-PDGM-0433_FU007d": ("UCSF-PDGM-0433", "FU007d"),
+    }
+    assert {item.what: item.repair.split(",")[0] for item in conversion.repairs} == {
+        "UCSF-PDGM-0138": "called UCSF-PDGM-0429_FU003d",
+        "UCSF-PDGM-0175": "called UCSF-PDGM-0396_FU175d",
+        "UCSF-PDGM-0181": "called UCSF-PDGM-0409_FU001d",
+        "UCSF-PDGM-0278": "called UCSF-PDGM-0431_FU001d",
+        "UCSF-PDGM-0289": "called UCSF-PDGM-0391_FU016d",
+        "UCSF-PDGM-0315": "called UCSF-PDGM-0433_FU007d",
+        "UCSF-PDGM-429": "called UCSF-PDGM-0429",
+    }
+    assert not conversion.excluded and all(len(case.modalities) == 6 for case in conversion.cases.values())
+
+
+def test_ucsf_pdgm_images_in_folders_of_their_own_name(tmp_path: Path) -> None:
+    top = tmp_path / "UCSF-PDGM-v5" / "UCSF-PDGM-0005_nifti"
+    for suffix in ("_T1", "_ADC"):
+        image(top / f"UCSF-PDGM-0005{suffix}.nii" / f"UCSF-PDGM-0005{suffix}.nii")
+    mask(top / "UCSF-PDGM-0006_tumor_segmentation.nii" / "UCSF-PDGM-0006_tumor_segmentation.nii", (1, 2, 4))
+    conversion = convert(shipped(524), tmp_path / "UCSF-PDGM-v5")
+    assert {name: case.modalities for name, case in conversion.cases.items()} == {"UCSF-PDGM-0005": ["t1", "adc"]}
+    assert reasons(conversion) == {"UCSF-PDGM-0006": "no image, only label"}
+
+
+# All of them ------------------------------------------------------------------------------------------------------
+
+
+def test_old_folders_litter_and_links_in_a_circle(tmp_path: Path) -> None:
+    top = brats_release(tmp_path, cases=2)
+    image(top / "BraTS-PED-00000-000" / "old" / "BraTS-PED-00000-000-t1n.nii.gz")
+    (top / "BraTS-PED-00000-000" / "up").symlink_to(top)
+    trees.litter(top / "BraTS-PED-00001-000")
+    conversion = convert(shipped(501), top)
     assert len(conversion.cases) == 2
     assert list(reasons(conversion).values()) == ["in a folder old/"]
-
-
-def test_links_in_a_circle(tmp_path: Path) -> None:
-    top = brats_release(tmp_path, cases=2)
-    (top / "BraTS-PED-00000-000" / "up").symlink_to(top)
-    conversion = convert(shipped(501), top)
-    assert len(conversion.cases) == 2 and not conversion.excluded
-
-
-def test_validation_cases_without_mask_are_listed(tmp_path: Path) -> None:
-    top = brats_release(tmp_path, "MET", cases=2).parent
-    brats_case(top / "ASNR-MICCAI-BraTS2023-MET-Challenge-TrainingData_Additional", "BraTS-MET-00086-000")
-    brats_case(top / "ASNR-MICCAI-BraTS2023-MET-Challenge-ValidationData", "BraTS-MET-00099-000", seg=None)
-    conversion = convert(shipped(502), top)
-    assert list(conversion.cases) == ["BraTS-MET-00000-000", "BraTS-MET-00001-000", "BraTS-MET-00086-000"]
-    assert "no mask" in reasons(conversion)["BraTS-MET-00099-000"]
-
-
-def test_validation_cases_serve_pretraining(tmp_path: Path) -> None:
-    top = brats_release(tmp_path, "SSA", cases=2).parent
-    brats_case(top / "ASNR-MICCAI-BraTS2023-SSA-Challenge-ValidationData", "BraTS-SSA-00126-000", seg=None)
-    conversion = convert(shipped(522), top)
-    assert len(conversion.cases) == 3 and not conversion.excluded
-    assert all(case.label is None for case in conversion.cases.values())
 
 
 def test_incomplete_case(tmp_path: Path) -> None:
@@ -73,147 +313,22 @@ def test_incomplete_case(tmp_path: Path) -> None:
     assert kept.cases["BraTS-PED-00000-000"].images["t2"] is None
 
 
-def test_visits_share_a_patient(tmp_path: Path) -> None:
-    for visit in ("000", "013"):
-        brats_case(tmp_path / "in" / "BraTS-MEN-Train", f"BraTS-MEN-00004-{visit}")
-    conversion = convert(shipped(523), tmp_path / "in")
-    assert {case.patient for case in conversion.cases.values()} == {"BraTS-MEN-00004"} and len(conversion.cases) == 2
-
-
-def test_corrected_copies_win(tmp_path: Path) -> None:
-    brats_case(tmp_path / "in" / "BraTS-MEN-Train", "BraTS-MEN-00004-000")
-    brats_case(tmp_path / "in" / "BraTS-MEN-Train-fix-v4", "BraTS-MEN-00004-000", contrasts="-t1n", seg=None)
-    case = convert(shipped(523), tmp_path / "in").cases["BraTS-MEN-00004-000"]
-    assert "fix-v4" in str(case.images["t1"]) and "fix-v4" not in str(case.images["t2"])
-
-
-def test_identical_copies_are_dropped_and_listed(tmp_path: Path) -> None:
-    top = tmp_path / "in"
-    brats_case(top / "BraTS2021_Training_Data", "BraTS2021_00495", OLD, "_seg", (1, 2, 4))
-    shutil.copytree(top / "BraTS2021_Training_Data" / "BraTS2021_00495", top / "BraTS2021_00495")
-    conversion = convert(shipped(521), top)
-    assert list(conversion.cases) == ["BraTS2021_00495"] and len(conversion.excluded) == 5
-    assert all("identical copy" in reason for reason in reasons(conversion).values())
-
-
-def test_different_copies_are_an_error(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        brats_case(tmp_path / "in" / folder, "BraTS2021_00495", OLD, "_seg")
-    with pytest.raises(InputError, match="different content") as caught:
-        convert(shipped(521), tmp_path / "in")
-    assert "prefer" in caught.value.fix
-
-
-def test_2021_in_three_layouts(tmp_path: Path) -> None:
-    top = tmp_path / "in"
-    brats_case(top / "RSNA_ASNR_MICCAI_BraTS2021_TrainingData_16July2021", "BraTS2021_00002", OLD, "_seg")
-    brats_case(top / "BraTS2021_ValidationSet" / "UCSF-PDGM", "BraTS2021_00011", OLD, None)
-    for visit in ("000", "001"):
-        brats_case(top / "ASNR-MICCAI-BraTS2023-GLI-Challenge-ValidationData", f"BraTS-GLI-00045-{visit}", seg=None)
-    conversion = convert(shipped(521), top)
-    assert {name: case.patient for name, case in conversion.cases.items()} == {
-        "BraTS2021_00002": "BraTS2021_00002",
-        "BraTS2021_00011": "BraTS2021_00011",
-        "BraTS-GLI-00045-000": "BraTS2021_00045",
-        "BraTS-GLI-00045-001": "BraTS2021_00045",
-    }
-
-
-def test_2018_takes_the_grade_from_the_folder(tmp_path: Path) -> None:
-    top = tmp_path / "MICCAI_BraTS_2018_Data_Training"
-    brats_case(top / "HGG", "Brats18_2013_2_1", OLD, "_seg", (1, 2, 4))
-    brats_case(top / "HGG", "Brats18_CBICA_AAB_1", OLD, "_seg", (1, 2, 4))
-    brats_case(top / "LGG", "Brats18_TCIA09_141_1", OLD, "_seg", (1, 2))
-    brats_case(tmp_path / "MICCAI_BraTS_2018_Data_Validation", "Brats18_CBICA_AAM_1", OLD, None)
-    conversion = convert(shipped(511), tmp_path)
-    assert {name: case.class_name for name, case in conversion.cases.items()} == {
-        "Brats18_2013_2_1": "HGG",
-        "Brats18_CBICA_AAB_1": "HGG",
-        "Brats18_TCIA09_141_1": "LGG",
-    }
-    assert conversion.cases["Brats18_2013_2_1"].patient == "Brats18_2013_2_1"
-    assert reasons(conversion) == {"Brats18_CBICA_AAM_1": "not in a folder HGG or LGG: its class is unknown"}
-
-
-def upenn(root: Path) -> Path:
-    top = root / "PKG - UPENN-GBM-NIfTI" / "UPENN-GBM" / "NIfTI-files"
-    for scan in ("UPENN-GBM-00001_11", "UPENN-GBM-00002_11", "UPENN-GBM-00002_21"):
-        brats_case(top / "images_structural", scan, "_T1 _T1GD _T2 _FLAIR", None)
-        image(top / "images_structural_unstripped" / scan / f"{scan}_T1_unstripped.nii.gz")
-        image(top / "images_DTI" / scan / f"{scan}_DTI_FA.nii.gz")
-    image(top / "images_structural" / "UPENN-GBM-00002_11" / "old" / "UPENN-GBM-00002_11_T1.nii.gz")
-    mask(top / "automated_segm" / "UPENN-GBM-00001_11_automated_approx_segm.nii.gz", (1, 2, 4))
-    mask(top / "images_segm" / "UPENN-GBM-00002_11_segm.nii.gz", (1, 2, 4))
-    return top
-
-
-def test_upenn_gbm_flat_masks_and_label_4(tmp_path: Path) -> None:
-    top = upenn(tmp_path)
-    output = tmp_path / "output"
-    conversion = convert(shipped(505), top, output)
-    assert list(conversion.cases) == ["UPENN-GBM-00002_11"]
-    case = conversion.cases["UPENN-GBM-00002_11"]
-    assert case.patient == "UPENN-GBM-00002" and case.session == "11"
-    assert case.label == str(output / "labels" / "UPENN-GBM-00002_11.nii.gz") and not output.exists()
-    assert "4 to 3" in conversion.repairs[0].repair
-    without_mask = {name for name, reason in reasons(conversion).items() if "no mask" in reason}
-    assert without_mask == {"UPENN-GBM-00001_11", "UPENN-GBM-00002_21"}
-    write_derived(conversion.derived[0])
-    before = np.asanyarray(nib.load(top / "images_segm" / "UPENN-GBM-00002_11_segm.nii.gz").dataobj)
-    written = nib.load(case.label)
-    after = np.asanyarray(written.dataobj)
-    assert after.dtype == np.uint8 and np.array_equal(after, np.where(before == 4, 3, before))
-    assert np.array_equal(written.affine, nib.load(str(case.images["t1"])).affine)
-
-
-def test_upenn_gbm_in_the_new_convention_is_left_alone(tmp_path: Path) -> None:
-    top = upenn(tmp_path)
-    mask(top / "images_segm" / "UPENN-GBM-00002_11_segm.nii.gz", (1, 2, 3))
-    assert not convert(shipped(505), top).derived
-
-
-def test_mixed_label_conventions_are_an_error(tmp_path: Path) -> None:
-    top = upenn(tmp_path)
-    mask(top / "images_segm" / "UPENN-GBM-00001_11_segm.nii.gz", (1, 2, 3))
-    with pytest.raises(InputError, match="one label convention"):
-        convert(shipped(505), top)
-
-
-def test_ucsf_pdgm(tmp_path: Path) -> None:
-    top = tmp_path / "UCSF-PDGM-v5"
-    contrasts = "_T1 _T1c _T2 _FLAIR _DWI _ADC _T1_bias _T1c_bias _SWI _DTI_eddy_FA _brain_segmentation"
-    for scan, name in (("0004", "0004"), ("0429_FU003d", "0429_FU003d"), ("0429", "429")):
-        for contrast in contrasts.split():
-            image(top / f"UCSF-PDGM-{scan}_nifti" / f"UCSF-PDGM-{name}{contrast}.nii.gz")
-    image(top / "UCSF-PDGM-0005_nifti" / "UCSF-PDGM-0005_ADC.nii" / "UCSF-PDGM-0005_ADC.nii")  # one extractor's habit
-    conversion = convert(shipped(524), top)
-    assert {name: (case.patient, case.session) for name, case in conversion.cases.items()} == {
-        "UCSF-PDGM-0004": ("UCSF-PDGM-0004", None),
-        "UCSF-PDGM-0005": ("UCSF-PDGM-0005", None),
-        "UCSF-PDGM-0429": ("UCSF-PDGM-0429", None),
-        "UCSF-PDGM-0429_FU003d": ("UCSF-PDGM-0429", "FU003d"),
-    }
-    images = conversion.cases["UCSF-PDGM-0004"].images
-    assert Path(str(images["t1"])).name == "UCSF-PDGM-0004_T1.nii.gz"
-    assert Path(str(images["t1c"])).name == "UCSF-PDGM-0004_T1c.nii.gz"
-    assert conversion.cases["UCSF-PDGM-0005"].modalities == ["adc"]
-    assert [item.what.split(" such")[0] for item in conversion.excluded] == ["15 files"]
-
-
-def test_the_2024_paediatric_release_is_refused(tmp_path: Path) -> None:
-    brats_case(tmp_path / "BraTS-PEDs2024_Training" / "BraTS-PEDs2024_Training", "BraTS-PED-00002-000")
-    with pytest.raises(InputError, match="1 ET, 2 NET"):
-        convert(shipped(501), tmp_path)
-
-
-def test_images_that_are_not_understood_are_listed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["-t1n-copy", "-t1n_bias", "-t1nx", "-T1c_unstripped", "-seg2", "-t1n.old"])
+def test_only_whole_tokens_are_understood(tmp_path: Path, name: str) -> None:
     top = brats_release(tmp_path, cases=1)
-    image(top / "BraTS-PED-00000-000" / "BraTS-PED-00000-000-t1n-copy.nii.gz")
+    case = "BraTS-PED-00000-000"
+    image(top / case / f"{case}{name}.nii.gz")
+    conversion = convert(shipped(501), top)
+    assert images(conversion, tmp_path)[case] == files(top.name, case)
+    assert list(reasons(conversion)) == [f"{top.name}/{case}/{case}{name}"]
+
+
+def test_images_of_other_releases_are_listed(tmp_path: Path) -> None:
+    top = brats_release(tmp_path, cases=1)
     image(top / "BraTS-MET-00001-000" / "BraTS-MET-00001-000-t1n.nii.gz")
-    found = reasons(convert(shipped(501), top))
-    assert len(found) == 2
-    assert "contrasts" in found[f"{top.name}/BraTS-PED-00000-000/BraTS-PED-00000-000-t1n-copy"]
-    assert "its name" in found[f"{top.name}/BraTS-MET-00001-000/BraTS-MET-00001-000-t1n"]
+    assert reasons(convert(shipped(501), top)) == {
+        f"{top.name}/BraTS-MET-00001-000/BraTS-MET-00001-000-t1n": "its name is not that of a case of this release"
+    }
 
 
 def test_excluded_by_the_card(tmp_path: Path) -> None:
@@ -239,3 +354,18 @@ def test_a_folder_without_the_release(tmp_path: Path, content: str) -> None:
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         convert(shipped(501), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"rename": {"(": "a"}}, "rename"),
+        ({"rename": {"BraTS-(.)": "{1}"}}, "rename"),
+        ({"rename": {"BraTS-(.)": "{name}"}}, "rename"),
+        ({"case": "["}, "case"),
+        ({"refuse_labels": {"four": "no"}}, "refuse_labels"),
+    ],
+)
+def test_wrong_options_name_the_field(tmp_path: Path, options: dict, field: str) -> None:
+    with pytest.raises(InputError, match=f"converter_options.*{field}"):
+        convert(with_options(shipped(501), **options), brats_release(tmp_path, cases=1))

@@ -11,9 +11,11 @@ import pytest
 from mvp_bench.datasets.catalog import SHIPPED, expand, find_card, load_cards, read_card
 from mvp_bench.datasets.conversion import parse_options
 from mvp_bench.datasets.converters import generic
+from mvp_bench.datasets.converters.adni import AdniOptions
 from mvp_bench.datasets.converters.brats import BratsOptions
 from mvp_bench.datasets.converters.generic import GenericOptions
 from mvp_bench.datasets.converters.mrbrains13 import MrbrainsOptions
+from mvp_bench.datasets.converters.vsseg import VssegOptions
 from mvp_bench.datasets.dataset_json import nnunet_labels
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
@@ -21,14 +23,20 @@ from mvp_bench.registry import CONVERTERS
 
 CARDS = sorted(SHIPPED.glob("*.json"))
 RESOURCES = Path(__file__).resolve().parents[1] / "resources" / "cards"
-OPTIONS = {"brats": BratsOptions, "generic": GenericOptions, "mrbrains13": MrbrainsOptions}
+OPTIONS = {
+    "adni": AdniOptions,
+    "brats": BratsOptions,
+    "generic": GenericOptions,
+    "mrbrains13": MrbrainsOptions,
+    "vsseg": VssegOptions,
+}
 EXPECTED = {
     501: ("BraTS2023-PED", "segmentation", "t1 t1c t2 flair"),
     502: ("BraTS2023-MET", "segmentation", "t1 t1c t2 flair"),
     503: ("ISLES22", "segmentation", "flair dwi adc"),
     504: ("MRBrainS13", "segmentation", "t1 t1ir flair"),
     505: ("UPENN-GBM", "segmentation", "t1 t1c t2 flair"),
-    506: ("VSseg", "segmentation", "t1c t2"),
+    506: ("VSseg", "segmentation", "t1c"),
     511: ("BraTS2018", "classification", "t1 t1c t2 flair"),
     512: ("ADNI", "classification", "t1"),
     513: ("ADHD-200", "classification", "t1"),
@@ -64,7 +72,7 @@ def test_shipped_card_is_complete(path: Path) -> None:
     if card.kind == "pretraining":
         assert card.split.ratio == (1, 0, 0)
     else:
-        assert card.split.scheme == "ratio" and card.split.ratio == (6, 1, 3)
+        assert card.split.scheme == ("official" if card.id == 506 else "ratio") and card.split.ratio == (6, 1, 3)
 
 
 @pytest.mark.parametrize("number", [501, 502, 505])

@@ -12,7 +12,7 @@ from mvp_bench.datasets.derive import write_derived
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 
-from .releases import SHAPE, SRI24, convert, image, mask, reasons, save, shipped, table, with_options
+from .releases import SHAPE, convert, image, mask, reasons, save, with_options
 
 SMALL = np.diag([2.0, 2, 2, 1])
 
@@ -99,9 +99,9 @@ def test_brain_mask_makes_the_background_zero(tmp_path: Path) -> None:
         save(source / f"p{number}" / "mask.nii.gz", data)
     image(source / "p0" / "t1.nii.gz", fill=-3.0)
     conversion = convert(card(mask="(?P<patient>p\\d+)/mask"), source, tmp_path / "output")
-    assert len(conversion.derived) == 4 and "outside the brain mask" in conversion.repairs[0].repair
-    for item in conversion.derived:
-        write_derived(item)
+    assert len(conversion.derived) == 4
+    outcomes = [outcome for item in conversion.derived for outcome in write_derived(item)]
+    assert all("outside the brain mask mask.nii.gz" in outcome.repair for outcome in outcomes)
     written = np.asanyarray(nib.load(str(conversion.cases["p0"].images["t1"])).dataobj)
     assert (written[2:6, 2:6, 2:6] == -3).all() and np.count_nonzero(written) == 64
 
@@ -123,9 +123,9 @@ def test_reference_grid(tmp_path: Path) -> None:
     save(source / "p0" / "flair.nii.gz", (50 + world.sum(-1)).astype(np.float32), affine)
     image(source / "p0" / "t1.nii.gz", np.eye(4))
     conversion = convert(card(reference_grid="t1"), source, tmp_path / "output")
-    assert [Path(item.source).name for item in conversion.derived] == ["flair.nii.gz"]
-    assert "not registered" in conversion.repairs[0].repair
-    write_derived(conversion.derived[0])
+    (item,) = (item for item in conversion.derived if item.kind == "image")
+    (outcome,) = write_derived(item)
+    assert item.source.name == "flair.nii.gz" and "by the headers, not registered" in outcome.repair
     written = nib.load(str(conversion.cases["p0"].images["flair"]))
     data = np.asanyarray(written.dataobj)
     assert written.shape == SHAPE and np.array_equal(written.affine, np.eye(4))
@@ -147,175 +147,14 @@ def test_class_from_the_path(tmp_path: Path) -> None:
     assert "class_map" in reasons(conversion)["p2"] and "names no class" in reasons(conversion)["p9"]
 
 
-# ------------------------------------------------------------------------------------------------ shipped cards
-
-
-def test_isles_trees_a_b_and_d(tmp_path: Path) -> None:
-    a, b, d = tmp_path / "a/ISLES-2022", tmp_path / "b/dataset", tmp_path / "d"
-    for name, folder in (("dwi", "dwi/"), ("adc", "dwi/"), ("FLAIR", "anat/")):
-        image(a / f"sub-strokecase0001/ses-0001/{folder}sub-strokecase0001_ses-0001_{name}.nii.gz")
-        image(b / f"rawdata/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_{name.lower()}.nii.gz")
-        image(d / f"sub-strokecase0001_ses-0001/sub-strokecase0001_ses-0001_{name}.nii.gz")
-    mask(a / "derivatives/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_msk.nii.gz", (1,))
-    mask(b / "derivatives/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_msk.nii.gz", (1,))
-    mask(d / "sub-strokecase0001_ses-0001/sub-strokecase0001_ses-0001_msk.nii.gz", (1,))
-    for source in (a, b, d):
-        conversion = convert(shipped(503), source)
-        case = conversion.cases["sub-strokecase0001_ses-0001"]
-        assert case.patient == "sub-strokecase0001" and case.modalities == ["flair", "dwi", "adc"] and case.label
-        assert not conversion.excluded and not conversion.derived
-
-
-def test_isles_flair_goes_onto_the_dwi_grid(tmp_path: Path) -> None:
-    top = tmp_path / "in" / "sub-strokecase0001_ses-0001"
-    image(top / "sub-strokecase0001_ses-0001_dwi.nii.gz", SMALL)
-    image(top / "sub-strokecase0001_ses-0001_adc.nii.gz", SMALL)
-    image(top / "sub-strokecase0001_ses-0001_FLAIR.nii.gz", np.eye(4), (16, 18, 20))
-    mask(top / "sub-strokecase0001_ses-0001_msk.nii.gz", (1,), SMALL)
-    conversion = convert(shipped(503), tmp_path / "in")
-    assert [item.source.name for item in conversion.derived] == ["sub-strokecase0001_ses-0001_FLAIR.nii.gz"]
-
-
-def test_vsseg_official_nifti(tmp_path: Path) -> None:
-    top = tmp_path / "in"
-    for number, t2 in ((1, "refT1"), (2, "refT2")):
-        image(top / f"vs_gk_{number}" / "vs_gk_t1_refT1.nii.gz")
-        image(top / f"vs_gk_{number}" / f"vs_gk_t2_{t2}.nii.gz", SRI24 if t2 == "refT1" else SMALL)
-        mask(top / f"vs_gk_{number}" / "vs_gk_seg_refT1.nii.gz", (1,))
-        mask(top / f"vs_gk_{number}" / "vs_gk_seg_refT2.nii.gz", (1,), SMALL)
-    conversion = convert(shipped(506), top)
-    assert list(conversion.cases) == ["vs_gk_1", "vs_gk_2"]
-    assert [item.target.name for item in conversion.derived] == ["vs_gk_2_t2.nii.gz"]
-    assert str(conversion.cases["vs_gk_1"].label).endswith("refT1.nii.gz")
-
-
-ADNI_HEADER = '"Image Data ID","Subject","Group","Sex","Age","Visit","Modality","Description","Type","Acq Date"'
-
-
-def adni(root: Path) -> Path:
-    def scan(subject: str, description: str, date: str, number: int) -> None:
-        name = f"ADNI_{subject}_MR_{description}_Br_20081001114556321_S13408_I{number}.nii"
-        image(root / "in" / "ADNI" / subject / description / f"{date}_08_20_30.0" / f"I{number}" / name)
-
-    scan("999_S_0001", "MPR__GradWarp__N3__Scaled_2", "2006-04-18", 10)
-    scan("999_S_0001", "MPR__GradWarp__N3__Scaled", "2006-04-18", 11)
-    scan("999_S_0001", "MPR__GradWarp__N3__Scaled", "2007-04-18", 12)
-    scan("999_S_0002", "MPR__GradWarp__N3__Scaled", "2006-04-18", 13)
-    scan("999_S_0003", "MPR__GradWarp__N3__Scaled", "2006-04-18", 14)
-    scan("999_S_0004", "MPR__GradWarp__N3__Scaled", "2006-04-18", 15)
-    rows = [
-        f'"{image_id}","{subject}","{group}","M","70","sc","MRI","MPR","Processed","4/18/2006"'
-        for image_id, subject, group in (
-            ("I10", "999_S_0001", "CN"),
-            ("I11", "999_S_0001", "CN"),
-            ("I12", "999_S_0001", "CN"),
-            ("13", "999_S_0002", "LMCI"),
-            ("I14", "999_S_0003", "SMC"),
-        )
-    ]
-    table(root / "in" / "ADNI1_Complete_1Yr_1.5T_1_01_2020.csv", ADNI_HEADER, *rows)
-    return root / "in"
-
-
-def test_adni(tmp_path: Path) -> None:
-    conversion = convert(shipped(512), adni(tmp_path))
-    assert {name: case.class_name for name, case in conversion.cases.items()} == {
-        "999_S_0001_I11": "CN",
-        "999_S_0002_I13": "MCI",
-    }
-    case = conversion.cases["999_S_0001_I11"]
-    assert case.patient == "999_S_0001" and case.session == "2006-04-18" and case.site == "999"
-    found = reasons(conversion)
-    assert "999_S_0001_I11 is kept" in found["999_S_0001_I10"] and "is kept" in found["999_S_0001_I12"]
-    assert found["999_S_0003_I14"] == "Group is 'SMC'" and "no row for 15" in found["999_S_0004_I15"]
-
-
-def test_adni_without_its_table(tmp_path: Path) -> None:
-    source = adni(tmp_path)
-    next(source.glob("*.csv")).unlink()
-    with pytest.raises(InputError, match="Image Data ID"):
-        convert(shipped(512), source)
-
-
-@pytest.mark.parametrize("content", ["", '"a,b\n1,2\n'])
-def test_a_table_that_cannot_be_read(tmp_path: Path, content: str) -> None:
-    source = adni(tmp_path)
-    path = next(source.glob("*.csv"))
-    path.write_text(content)
-    with pytest.raises(InputError, match=path.name.replace(".", r"\.")):
-        convert(shipped(512), source)
-
-
-def test_adhd200_bids(tmp_path: Path) -> None:
-    top = tmp_path / "RawDataBIDS"
-    image(top / "NYU/sub-0010001/ses-1/anat/sub-0010001_ses-1_run-1_T1w.nii.gz")
-    image(top / "NYU/sub-0010001/ses-1/func/sub-0010001_ses-1_task-rest_run-1_bold.nii.gz")
-    image(top / "Peking_3/sub-1050345/ses-1/anat/sub-1050345_ses-1_acq-1_run-1_T1w.nii.gz")
-    image(top / "Peking_3/sub-1050345/ses-1/anat/sub-1050345_ses-1_acq-2_run-1_T1w.nii.gz")
-    image(top / "NYU/sub-0010003/ses-1/anat/sub-0010003_ses-1_run-1_T1w.nii.gz")
-    image(top / "NYU/sub-0010004/ses-1/anat/sub-0010004_ses-1_run-1_T1w.nii.gz")
-    rows = ["participant_id\tdx\tnote", "10001\tADHD-Combined\tNaïve", "1050345\tTypically Developing Children\t"]
-    table(top / "NYU" / "participants.tsv", *rows, "10003\tpending\t", encoding="latin-1")
-    table(top / "allSubs_testSet_phenotypic_dx.csv", "ID,Site,DX", "10003,5,0", "10004,5,-999")
-    conversion = convert(shipped(513), top)
-    assert {name: (case.patient, case.class_name, case.site) for name, case in conversion.cases.items()} == {
-        "sub-0010001": ("0010001", "ADHD", "NYU"),
-        "sub-0010003": ("0010003", "NC", "NYU"),
-        "sub-1050345": ("1050345", "NC", "Peking_3"),
-    }
-    assert "acq-1" in str(conversion.cases["sub-1050345"].images["t1"])
-    assert reasons(conversion)["sub-0010004"] == "DX is '-999'"
-
-
-def test_adhd200_site_archives(tmp_path: Path) -> None:
-    image(tmp_path / "in/KKI/1018959/session_1/anat_1/mprage.nii.gz")
-    image(tmp_path / "in/KKI/1018959/session_1/rest_1/rest.nii.gz")
-    image(tmp_path / "in/WashU/0015001/session_2/anat_1/mprage.nii.gz")
-    table(tmp_path / "in/KKI/KKI_phenotypic.csv", "ScanDir ID,Site,DX,Secondary Dx ,ADHD Measure", "1018959,3,3,,1")
-    table(tmp_path / "in/WashU/WashU_phenotypic.csv", "ScanDirID,Study #,DX", "15001,1,0")
-    conversion = convert(shipped(513), tmp_path / "in")
-    assert {name: case.class_name for name, case in conversion.cases.items()} == {
-        "sub-0015001": "NC",
-        "sub-1018959": "ADHD",
-    }
-
-
-@pytest.mark.parametrize("tree", ["sub-{0}/anat/sub-{0}_T1w", "{0}/session_1/anat_1/mprage"])
-def test_abide(tmp_path: Path, tree: str) -> None:
-    for subject in ("0050952", "0050003", "0050004"):
-        image(tmp_path / "in" / "NYU" / f"{tree.format(subject)}.nii.gz")
-    rows = ["SITE_ID,SUB_ID,DX_GROUP,DSM_IV_TR,AGE", "NYU,50952,1,0,9", "NYU,50003,2,-9999,8", "NYU,51232,1,1,7"]
-    table(tmp_path / "in" / "Phenotypic_V1_0b.csv", *rows)
-    conversion = convert(shipped(514), tmp_path / "in")
-    assert {name: case.class_name for name, case in conversion.cases.items()} == {
-        "sub-0050003": "NC",
-        "sub-0050952": "ASD",
-    }
-    assert "no row for 0050004" in reasons(conversion)["sub-0050004"]
-
-
-def test_contradicting_tables(tmp_path: Path) -> None:
-    for subject in ("0050952", "0050003"):
-        image(tmp_path / "in" / "NYU" / f"sub-{subject}/anat/sub-{subject}_T1w.nii.gz")
-    table(tmp_path / "in" / "Phenotypic_V1_0b.csv", "SUB_ID,DX_GROUP", "50952,1", "50003,2")
-    table(tmp_path / "in" / "Phenotypic_V1_0b_preprocessed1.csv", "X,SUB_ID,DX_GROUP", "1,50952,2")
-    conversion = convert(shipped(514), tmp_path / "in")
-    assert list(conversion.cases) == ["sub-0050003"] and "contradict" in reasons(conversion)["sub-0050952"]
-
-
-@pytest.mark.parametrize("layout", ["flat", "archives", "subjects"])
-def test_ixi(tmp_path: Path, layout: str) -> None:
-    folders = {"flat": "", "archives": "IXI-{1}/", "subjects": "{0}/"}
-    grids = {"T1": np.eye(4), "T2": SMALL, "PD": SMALL, "MRA": SRI24}
-    for subject, names in (("IXI002-Guys-0828", ("T1", "T2", "PD")), ("IXI012-HH-1211", tuple(grids))):
-        for name in (*names, "DTI-00"):
-            folder = folders[layout].format(subject, name)
-            image(tmp_path / "in" / f"{folder}{subject}-{name}.nii.gz", grids.get(name, SMALL))
-    conversion = convert(shipped(525), tmp_path / "in")
-    case = conversion.cases["IXI002-Guys-0828"]
-    assert case.patient == "IXI002" and case.site == "Guys" and case.images["mra"] is None
-    assert len(conversion.derived) == 5 and {item.grid.name[-9:] for item in conversion.derived} == {"T1.nii.gz"}
-    assert reasons(conversion) == {item.what: "diffusion direction" for item in conversion.excluded}
+def test_one_case_per_patient(tmp_path: Path) -> None:
+    for patient, day in (("p0", 9), ("p0", 10), ("p1", 3)):
+        image(tmp_path / "in" / patient / f"day{day}" / "t1.nii.gz")
+    pattern = "(?P<patient>p\\d)/day(?P<session>\\d+)/t1"
+    options = {"images": {"t1": pattern}, "case_id": "{patient}_{session}", "one_case_per_patient": True}
+    conversion = convert(card("pretraining", **options), tmp_path / "in")
+    assert list(conversion.cases) == ["p0_9", "p1_3"]
+    assert reasons(conversion) == {"p0_10": "another session or processing of patient p0; p0_9 is kept"}
 
 
 def test_allowed_missing_in_own_card(tmp_path: Path) -> None:

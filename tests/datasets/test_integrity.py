@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import re
+from itertools import permutations, product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mvp_bench.datasets.integrity import check_cases, hash_data
+from mvp_bench.datasets.case_check import Checked, voxel_hash
+from mvp_bench.datasets.integrity import check_cases, empty_regions, hash_data
+from mvp_bench.datasets.integrity_report import CaseFacts
+from mvp_bench.datasets.journal import Journal
 from mvp_bench.datasets.schema import Card, Case
 from mvp_bench.datasets.volumes import Grid, grid_difference, read_grid, read_volume, whole_numbers, write_volume
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_pool
+from mvp_bench.settings import CheckConfig
 
 from .releases import SHAPE, SRI24, image, mask, save, shipped, truncate
 
@@ -29,37 +37,54 @@ def cases(tmp_path: Path) -> dict[str, Case]:
     return result
 
 
-def check(cases: dict[str, Case], card: Card | None = None, workers: int = 1):
+def check(cases: dict[str, Case], card: Card | None = None, workers: int = 1) -> dict[str, Checked]:
     with worker_pool(workers) as pool:
-        return check_cases(cases, card or shipped(501), pool)
+        return check_cases(cases, card or shipped(501), pool, CheckConfig(), Journal())
 
 
-def test_report(cases: dict[str, Case]) -> None:
-    report = check(cases)["c1"]
-    assert report.label_voxels == {1: 4, 2: 4, 3: 4} and report.lesion_ml == pytest.approx(0.012)
-    assert [record.role for record in report.files] == ["t1", "t1c", "t2", "flair", "label"]
-    assert not report.rewrite
+def faults(cases: dict[str, Case], pattern: str) -> None:
+    """Exactly one fault, in the second case, that matches."""
+    found = [(name, fault) for name, one in check(cases).items() for fault in one.facts.faults]
+    assert [name for name, _ in found] == ["c1"] and re.search(pattern, found[0][1]), found
+
+
+def facts(cases: dict[str, Case]) -> dict[str, CaseFacts]:
+    return {name: one.facts for name, one in check(cases).items()}
+
+
+def test_facts(cases: dict[str, Case]) -> None:
+    one = check(cases)["c1"]
+    assert one.facts.label_voxels == {1: 4, 2: 4, 3: 4} and one.facts.lesion_ml == pytest.approx(0.012)
+    assert list(one.facts.files) == ["t1", "t1c", "t2", "flair", "label"]
+    assert not one.rewrite and not one.facts.faults
+    path = Path(cases["c1"].images["t1"])
+    file = one.facts.files["t1"]
+    assert (file.name, file.bytes, file.shape) == (path.name, path.stat().st_size, SHAPE)
+    assert file.orientation == "LPS" and file.spacing == (1, 1, 1)
+    assert file.minimum == 0 and 1 < file.maximum < 100 and file.nonzero == pytest.approx(7 / 8)
 
 
 def test_same_result_with_more_processes(cases: dict[str, Case]) -> None:
     assert check(cases, workers=2) == check(cases)
 
 
-def test_faults_cross_process_borders(cases: dict[str, Case]) -> None:
-    truncate(Path(cases["c2"].images["t2"]))
-    with pytest.raises(InputError, match="c2_t2"):
-        check(cases, workers=2)
+def test_errors_cross_process_borders() -> None:
     error = InputError("a", found="b", expected="c")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_all_faults_are_found_at_once(cases: dict[str, Case]) -> None:
+    truncate(Path(cases["c0"].images["t2"]))
+    image(Path(cases["c0"].images["t1c"]), fill=0)
+    mask(Path(str(cases["c2"].label)), (1, 2, 4))
+    found = facts(cases)
+    assert [len(found[name].faults) for name in ("c0", "c1", "c2")] == [2, 0, 1]
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.01, 0.6, 0.9999])
 def test_truncated_gzip(cases: dict[str, Case], keep: float) -> None:
     path = truncate(Path(cases["c1"].images["t2"]), keep)
-    with pytest.raises(InputError) as caught:
-        check(cases)
-    assert str(path) in caught.value.where
-    assert "truncated" in caught.value.found or "not gzip" in caught.value.found
+    faults(cases, f"{path}: found .*(truncated|not gzip)")
 
 
 def test_wrong_check_sum_alone_is_found(cases: dict[str, Case]) -> None:
@@ -68,8 +93,7 @@ def test_wrong_check_sum_alone_is_found(cases: dict[str, Case]) -> None:
     content[-8] ^= 1  # the CRC that nibabel never reads
     path.write_bytes(content)
     nib.load(path).get_fdata()
-    with pytest.raises(InputError, match="corrupt"):
-        check(cases)
+    faults(cases, "corrupt")
 
 
 def test_truncated_nii(tmp_path: Path) -> None:
@@ -133,14 +157,32 @@ def test_not_finite(cases: dict[str, Case], value: float) -> None:
     data = np.ones(SHAPE, np.float32)
     data[3, 4, 5] = value
     save(path, data)
-    with pytest.raises(InputError, match=r"c1_flair.*1 voxels.*\(3, 4, 5\)"):
-        check(cases)
+    faults(cases, r"c1_flair.*1 voxels.*\(3, 4, 5\)")
 
 
 def test_image_of_zeros(cases: dict[str, Case]) -> None:
     image(Path(cases["c1"].images["flair"]), fill=0)
-    with pytest.raises(InputError, match="0 in every voxel"):
-        check(cases)
+    faults(cases, "0 in every voxel")
+
+
+def test_image_of_one_value(cases: dict[str, Case]) -> None:
+    image(Path(cases["c1"].images["flair"]), fill=7)
+    faults(cases, "7 in every voxel")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "message"),
+    [((0.1, 1, 1), "voxels of 0.1 x 1 x 1 mm"), ((60, 60, 60), "field of view of 480 x 540 x 600 mm")],
+)
+def test_implausible_sizes_are_warned_of(
+    cases: dict[str, Case], spacing: tuple[float, float, float], message: str
+) -> None:
+    for role, path in {**cases["c1"].images, "label": cases["c1"].label}.items():
+        affine = np.diag([*spacing, 1.0])
+        mask(Path(str(path)), affine=affine) if role == "label" else image(Path(str(path)), affine)
+    found = facts(cases)
+    assert any(message in warning for warning in found["c1"].warnings) and not found["c1"].faults
+    assert not any(message in warning for warning in found["c0"].warnings)
 
 
 @pytest.mark.parametrize(
@@ -154,14 +196,12 @@ def test_image_of_zeros(cases: dict[str, Case]) -> None:
 )
 def test_other_grid(cases: dict[str, Case], affine: np.ndarray, shape: tuple, message: str) -> None:
     image(Path(cases["c1"].images["t2"]), affine.astype(float), shape)
-    with pytest.raises(InputError, match=f"c1_t2.*{message}"):
-        check(cases)
+    faults(cases, f"c1_t2.*{message}")
 
 
 def test_mask_on_another_grid(cases: dict[str, Case]) -> None:
     mask(Path(str(cases["c1"].label)), affine=np.eye(4))
-    with pytest.raises(InputError, match=r"c1_seg.*grid of c1_t1"):
-        check(cases)
+    faults(cases, r"c1_seg.*grid of c1_t1")
 
 
 def test_rounded_headers_are_one_grid() -> None:
@@ -175,20 +215,18 @@ def test_rounded_headers_are_one_grid() -> None:
 
 def test_undeclared_label(cases: dict[str, Case]) -> None:
     mask(Path(str(cases["c1"].label)), (1, 2, 4))
-    with pytest.raises(InputError, match=r"c1_seg.*label 4 \(4 voxels\)"):
-        check(cases)
+    faults(cases, r"c1_seg.*label 4 \(4 voxels\)")
 
 
 def test_label_that_is_no_number(cases: dict[str, Case]) -> None:
     mask(Path(str(cases["c1"].label)), (1, 1.5), dtype=np.float32)
-    with pytest.raises(InputError, match=r"c1_seg.*1\.5"):
-        check(cases)
+    faults(cases, r"c1_seg.*1\.5")
 
 
 def test_nearly_whole_labels(cases: dict[str, Case]) -> None:
     mask(Path(str(cases["c1"].label)), (0.9999, 2, 3.0004), dtype=np.float32)
-    report = check(cases)["c1"]
-    assert report.label_voxels == {1: 4, 2: 4, 3: 4} and report.rewrite == ("label",)
+    one = check(cases)["c1"]
+    assert one.facts.label_voxels == {1: 4, 2: 4, 3: 4} and one.rewrite == ("label",)
     values, rounded = whole_numbers(Path("x"), np.array([0.0, 1, 4], np.float32))
     assert values.tolist() == [0, 1, 4] and not rounded
 
@@ -196,22 +234,33 @@ def test_nearly_whole_labels(cases: dict[str, Case]) -> None:
 def test_region_empty_in_every_case(cases: dict[str, Case]) -> None:
     for case in cases.values():
         mask(Path(str(case.label)), (1, 2))
-    with pytest.raises(InputError, match=r"region ET.*label 3 in none of 3 masks"):
-        check(cases)
+    (fault,) = empty_regions(facts(cases), shipped(501))
+    assert "region ET: found label 3 in none of 3 masks" in fault
     mask(Path(str(cases["c0"].label)), (1, 2, 3))
-    check(cases)
-
-
-def test_one_image_of_two_patients(cases: dict[str, Case], tmp_path: Path) -> None:
-    Path(cases["c1"].images["t1"]).write_bytes(Path(cases["c0"].images["t1"]).read_bytes())
-    with pytest.raises(InputError, match="very bytes"):
-        check(cases)
+    assert not empty_regions(facts(cases), shipped(501))
 
 
 def test_hash_changes_with_any_voxel(cases: dict[str, Case]) -> None:
-    before = hash_data(check(cases))
-    assert before == hash_data(check(cases))
+    before = hash_data(facts(cases))
+    assert before == hash_data(facts(cases))
     data = np.asanyarray(nib.load(cases["c0"].images["t1"]).dataobj).copy()
     data[4, 4, 4] += 1
     save(Path(cases["c0"].images["t1"]), data)
-    assert hash_data(check(cases)) != before
+    assert hash_data(facts(cases)) != before
+
+
+@given(
+    codes=st.sampled_from(sorted("".join(order) for axes in product("LR", "AP", "IS") for order in permutations(axes))),
+    seed=st.integers(0, 1000),
+)
+def test_voxel_hash_is_of_the_voxels_in_the_world(codes: str, seed: int) -> None:
+    data = np.random.default_rng(seed).integers(0, 200, (3, 4, 5)).astype(np.uint8)
+    original = nib.Nifti1Image(data, np.eye(4))
+    names = [nib.orientations.axcodes2ornt(text) for text in ("RAS", codes)]
+    turned = original.as_reoriented(nib.orientations.ornt_transform(*names))
+    as_float = np.where(np.asanyarray(turned.dataobj) == 0, -0.0, np.asanyarray(turned.dataobj))
+    expected = voxel_hash(data, original.affine)
+    assert voxel_hash(as_float, turned.affine) == expected
+    mirrored = data[::-1]
+    assert (voxel_hash(mirrored, original.affine) == expected) == np.array_equal(mirrored, data)
+    assert voxel_hash(data.reshape(3, 5, 4), original.affine) != expected

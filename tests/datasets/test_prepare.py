@@ -10,16 +10,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mvp_bench.config import PhantomConfig
 from mvp_bench.datasets.prepare import prepare_dataset, prepare_many, release_folder
 from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits, splits_hash
 from mvp_bench.datasets.schema import Card, resolve_path
 from mvp_bench.errors import InputError
+from mvp_bench.settings import PhantomConfig
 from mvp_bench.workspace import Workspace, read_json
 
+from .layouts.mrbrains13 import mrbrains13
 from .releases import SHAPE, brats_case, brats_release, image, mask, save, shipped, truncate, with_options
-from .test_brats import upenn
-from .test_mrbrains13 import release as mrbrains_release
 
 SIZE = PhantomConfig(spacing_mm=5, segmentation_patients=6, classification_patients=6, pretraining_patients=3)
 
@@ -36,6 +35,16 @@ def dataset_files(workspace: Workspace) -> dict[str, bytes]:
     return contents(workspace.datasets)
 
 
+def upenn(root: Path) -> Path:
+    """Four scans whose masks are in the old convention, so that each is written anew."""
+    top = root / "PKG - UPENN-GBM-NIfTI" / "UPENN-GBM" / "NIfTI-files"
+    for number in (2, 3, 4, 5):
+        scan = f"UPENN-GBM-0000{number}_11"
+        brats_case(top / "images_structural", scan, "_T1 _T1GD _T2 _FLAIR", None)
+        mask(top / "images_segm" / f"{scan}_segm.nii.gz", (1, 2, 4))
+    return top
+
+
 @pytest.fixture
 def phantom_writer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands for the generator; the list says which releases it made."""
@@ -44,7 +53,7 @@ def phantom_writer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def write(card: Card, destination: Path, config: PhantomConfig, seed: int, workers: int) -> Path:
         made.append(f"{card.name} {seed}")
         top = brats_release(destination, card.name.split("-")[1], config.segmentation_patients)
-        image(top / "BraTS-PED-00000-000" / "BraTS-PED-00000-000-t1n.nii.gz", fill=1 + seed)
+        save(top / "BraTS-PED-00000-000" / "BraTS-PED-00000-000-t1n.nii.gz", np.arange(720.0).reshape(SHAPE) + seed)
         return top
 
     monkeypatch.setattr("mvp_bench.datasets.prepare.write_phantom_release", write)
@@ -55,7 +64,7 @@ def test_a_release_is_prepared(workspace: Workspace, tmp_path: Path) -> None:
     source = brats_release(tmp_path, cases=10)
     block = prepare_dataset(workspace, shipped(501), source=source, seed=1)
     folder = workspace.dataset("Dataset501_BraTS2023-PED")
-    assert names(folder) == ["dataset.json", "splits.json"]
+    assert names(folder) == ["dataset.json", "integrity.json", "splits.json"]
     content = read_json(folder / "dataset.json")
     assert content["channel_names"] == {"0": "t1", "1": "t1c", "2": "t2", "3": "flair"}
     assert content["regions_class_order"] == [2, 1, 3] and content["numTraining"] == 10
@@ -101,13 +110,9 @@ def test_another_seed_or_card_prepares_again(workspace: Workspace, tmp_path: Pat
 
 def test_derived_files_are_moved_in_and_replaced(workspace: Workspace, tmp_path: Path) -> None:
     top = upenn(tmp_path)
-    for number in (3, 4, 5):
-        scan = f"UPENN-GBM-0000{number}_11"
-        brats_case(top / "images_structural", scan, "_T1 _T1GD _T2 _FLAIR", None)
-        mask(top / "images_segm" / f"{scan}_segm.nii.gz", (1, 2, 4))
     block = prepare_dataset(workspace, shipped(505), source=top)
     folder = workspace.dataset("Dataset505_UPENN-GBM")
-    assert names(folder) == ["dataset.json", "labels", "splits.json"]
+    assert names(folder) == ["dataset.json", "integrity.json", "labels", "splits.json"]
     case = block.cases["UPENN-GBM-00003_11"]
     assert case.label == "labels/UPENN-GBM-00003_11.nii.gz" and len(block.repairs) == 4
     data = np.asanyarray(nib.load(resolve_path(folder, case.label)).dataobj)
@@ -123,7 +128,7 @@ def test_nnunet_accepts_the_dataset(workspace: Workspace, tmp_path: Path) -> Non
 
     prepare_dataset(workspace, shipped(501), source=brats_release(tmp_path, cases=4))
     card = shipped(504)
-    top = mrbrains_release(tmp_path)
+    top = mrbrains13(tmp_path)
     prepare_dataset(
         workspace, Card.model_validate({**card.model_dump(), "split": {"scheme": "k_fold", "k": 2}}), source=top
     )
@@ -138,7 +143,9 @@ def test_rounded_labels_are_written_as_integers(workspace: Workspace, tmp_path: 
     block = prepare_dataset(workspace, shipped(501), source=source)
     case = block.cases["BraTS-PED-00002-000"]
     assert case.label == "labels/BraTS-PED-00002-000.nii.gz"
-    assert [item.what for item in block.repairs] == [str(label)] and "whole" in block.repairs[0].repair
+    assert [item.what for item in block.repairs] == [label.relative_to(source).as_posix()] and "whole" in block.repairs[
+        0
+    ].repair
     folder = workspace.dataset("Dataset501_BraTS2023-PED")
     written = nib.load(resolve_path(folder, case.label))
     assert written.get_data_dtype() == np.uint8 and np.unique(np.asanyarray(written.dataobj)).tolist() == [0, 1, 2, 3]
@@ -280,7 +287,17 @@ def test_faults_leave_nothing_half_written(
     assert is_prepared(workspace, shipped(501)) == prepared_before
 
 
-@pytest.mark.parametrize("moment", ["write_derived", "check_cases", "_move_in", "write_json", "_tell"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "making.write_derived",
+        "acceptance.check_cases",
+        "acceptance.find_duplicates",
+        "prepare._move_in",
+        "prepare.write_json",
+        "prepare._tell",
+    ],
+)
 def test_killed_and_started_again(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -293,22 +310,18 @@ def test_killed_and_started_again(
         raise Killed
 
     source = upenn(tmp_path)
-    for number in (3, 4, 5):
-        scan = f"UPENN-GBM-0000{number}_11"
-        brats_case(source / "images_structural", scan, "_T1 _T1GD _T2 _FLAIR", None)
-        mask(source / "images_segm" / f"{scan}_segm.nii.gz", (1, 2, 4))
     undisturbed = Workspace(tmp_path / "other").open()
     prepare_dataset(undisturbed, shipped(505), source=source)
     folder = workspace.dataset("Dataset505_UPENN-GBM")
     with monkeypatch.context() as patch:
-        patch.setattr(f"mvp_bench.datasets.prepare.{moment}", die)
+        patch.setattr(f"mvp_bench.datasets.{moment}", die)
         patch.setattr("mvp_bench.datasets.prepare.shutil.rmtree", lambda *_, **__: None)  # as after kill -9
         with pytest.raises(Killed):
             prepare_dataset(workspace, shipped(505), source=source)
-    assert is_prepared(workspace, shipped(505)) == (moment == "_tell")
+    assert is_prepared(workspace, shipped(505)) == (moment == "prepare._tell")
     (folder / "labels").mkdir(exist_ok=True)
     (folder / "labels" / "left_over.nii.gz").touch()
-    if moment != "_tell":
+    if moment != "prepare._tell":
         prepare_dataset(workspace, shipped(505), source=source)
         assert contents(workspace.datasets) == contents(undisturbed.datasets)
 

@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from mvp_bench.config import StatisticsConfig
 from mvp_bench.leaderboard import figures
 from mvp_bench.leaderboard.cells import read_cells
 from mvp_bench.leaderboard.labels import condition_label, entry_labels, task_label
 from mvp_bench.leaderboard.overall import ranking_rows
 from mvp_bench.leaderboard.tables import Leaderboards, build_leaderboards
 from mvp_bench.leaderboard.terminal import print_leaderboards
+from mvp_bench.settings import StatisticsConfig
 
 PED, ISLES, ADNI = "Dataset501_BraTS2023-PED", "Dataset503_ISLES22", "Dataset512_ADNI"
 
@@ -139,6 +139,8 @@ def test_labels_grow_only_where_they_must() -> None:
     assert entry_labels(rows[rows["encoder"] == "e"]).tolist() == ["scratch", "mae", "mae"]
     by_stem = rows.assign(encoder="e", stem=["reinit", "reinit", "repeat", "reinit"])
     assert entry_labels(by_stem).tolist() == ["scratch", "mae reinit", "mae repeat", "mae reinit"]
+    by_weights = rows.assign(encoder="e", config_hash=["a", "a", "a", "b"], encoder_hash=["", "x", "y", "x"])
+    assert entry_labels(by_weights).tolist() == ["scratch", "mae x", "mae y", "mae x"], "settings differ by task only"
 
 
 def test_condition_and_task_labels() -> None:
@@ -146,3 +148,12 @@ def test_condition_and_task_labels() -> None:
     assert condition_label("real", "full", "probe", 0.2) == "real data, profile full, probe, 20 % of the labels"
     assert task_label("Dataset501_BraTS2023-PED") == "501 BraTS2023-PED"
     assert task_label("mine") == "mine"
+
+
+def test_terminal_names_leaks(cells) -> None:
+    for method in ("scratch", "mae"):
+        folder = cells.write(PED, method)
+    assert "leak" not in printed(build(cells))
+    (folder / "leak.json").write_text('{"leak_percent": 12.5}')
+    output = " ".join(printed(build(cells)).split())
+    assert "leak 12 %" in output and "leak: test patients who were in the pre-training data" in output

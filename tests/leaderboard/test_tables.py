@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
-from mvp_bench.config import StatisticsConfig
 from mvp_bench.leaderboard.cells import read_cells
 from mvp_bench.leaderboard.statistics import BETTER
 from mvp_bench.leaderboard.tables import COLUMNS, Leaderboards, build_leaderboards, write_leaderboards
+from mvp_bench.settings import StatisticsConfig
+from mvp_bench.workspace import write_json
 
 CONFIG = StatisticsConfig(bootstrap_samples=300)
 PED, ISLES, BRATS18, ADNI = (
@@ -379,3 +380,21 @@ def test_an_empty_workspace_gives_empty_tables(cells) -> None:
     assert boards.segmentation.empty and boards.overall.empty
     for name, columns in COLUMNS.items():
         assert (cells.workspace.results / name).read_text() == ",".join(columns) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------- leaks
+
+
+def test_leak_is_the_mean_over_runs_and_empty_if_unknown(cells) -> None:
+    for task in (PED, ADNI):
+        cells.write(task, "scratch")
+        for seed, percent in ((0, 25.0), (1, 50.0)):
+            write_json(cells.write(task, "mae", seed) / "leak.json", {"leak_percent": percent})
+            folder = cells.write(task, "brainmvp", seed)
+            if seed:
+                write_json(folder / "leak.json", {"leak_percent": percent})
+    boards = build(cells)
+    for table in (boards.segmentation, boards.classification):
+        leaks = table.groupby("method")["leak_percent"].unique()
+        assert leaks["scratch"].tolist() == [0.0] and leaks["mae"].tolist() == [37.5]
+        assert np.isnan(leaks["brainmvp"]).all()

@@ -35,7 +35,8 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.assembly import BRAIN_MASK, ClassOf, assemble
+from mvp_bench.datasets.assembly import ClassOf, assemble
+from mvp_bench.datasets.case_plan import BRAIN_MASK
 from mvp_bench.datasets.class_table import Classes, ClassTable
 from mvp_bench.datasets.conversion import (
     Conversion,
@@ -124,7 +125,10 @@ def convert(source: Path, card: Card, output: Path) -> Conversion:
             unread.append(Exclusion(what=file.key, reason="fits no pattern of the card"))
     class_of: ClassOf | None = None
     if card.kind == "classification" and (found or not options.class_table):
-        class_of = Classes(options.class_table, source, card) if options.class_table else partial(_path_class, options)
+        class_of = partial(_path_class, options)
+        if options.class_table:
+            class_of = classes = Classes(options.class_table, source, card)
+            unread += classes.rows_without_image(item.groups for item in found)
     keep = _earliest if options.one_case_per_patient else None
     return assemble(found, unread + ignored.exclusions(), options, card, source, output, class_of, keep)
 

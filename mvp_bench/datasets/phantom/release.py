@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvp_bench.config import PhantomConfig
 from mvp_bench.datasets.phantom import MANIFEST, VERSION, patient_count
 from mvp_bench.datasets.phantom.anatomy import adopt, load_atlas
 from mvp_bench.datasets.phantom.cohorts import Cohort, cohort_of
@@ -24,6 +23,7 @@ from mvp_bench.datasets.phantom.subject import draw_person, make_subject, resolu
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.progress import progress
+from mvp_bench.settings import PhantomConfig
 from mvp_bench.workspace import atomic_path, read_json, write_json, write_text
 
 STATE = ".phantom"

@@ -1,0 +1,178 @@
+"""Which files of a case must be written anew so that all of them share one grid, unit and convention.
+
+Only headers are read here. Whether a header is repaired, an image registered or a unit changed is decided when the file
+is written (:func:`~mvp_bench.datasets.derive.write_derived`); a header that cannot be read is left to the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from mvp_bench.datasets.conversion import ConverterOptions, Found
+from mvp_bench.datasets.derive import WORK, Derived
+from mvp_bench.datasets.integrity import LABEL
+from mvp_bench.datasets.schema import Card, Case
+from mvp_bench.datasets.volumes import Grid, grid_difference, read_grid
+from mvp_bench.errors import InputError
+
+BRAIN_MASK = "mask"
+"""Role of a brain mask among the files of a case."""
+
+
+@dataclass(frozen=True)
+class CasePlan:
+    """A case with the targets in place of the sources, and what must be written before it is usable."""
+
+    case: Case
+    derived: list[Derived]
+
+
+def plan_case(
+    case_id: str,
+    case: Case,
+    files: Mapping[str, Found],
+    label_map: dict[int, int],
+    options: ConverterOptions,
+    card: Card,
+    output: Path,
+) -> CasePlan:
+    """Plan the files of one case.
+
+    The grid of the case is that of the card's ``reference_grid`` modality, else the label's, else the first image's.
+    Images are brought onto it only where the card names a modality for it; labels never are.
+
+    Args:
+        case: with the original paths.
+        files: the file of each role.
+        label_map: label values to change in the whole release.
+
+    Raises:
+        InputError: if the card's ``reference_grid`` is none of its modalities.
+    """
+    paths = {modality: files[modality].file.path for modality in case.modalities}
+    targets = {role: output / "images" / f"{case_id}_{role}.nii.gz" for role in paths}
+    targets[LABEL] = output / "labels" / f"{case_id}.nii.gz"
+    role = _reference(case, options, card)
+    place = _grid(files[role])
+    made = files[role].reader is not None  # so the others have to wait for it
+    reference = targets[role] if made else files[role].file.path
+    derived: list[Derived] = []
+    if case.label:
+        item = files[LABEL]
+        changes = item.label_map or label_map
+        header = reference if _looks_shifted(_grid(item), place) else None
+        if changes or header or item.reader:
+            derived.append(
+                Derived(
+                    item.file.path,
+                    targets[LABEL],
+                    "label",
+                    step=int(made and header is not None),
+                    reader=item.reader,
+                    done=item.done,
+                    label_map=changes,
+                    header=header,
+                    header_if=_header_if(options),
+                )
+            )
+    mask = files[BRAIN_MASK].file.path if BRAIN_MASK in files else None
+    planned: dict[str, Derived] = {}
+    for modality, path in paths.items():
+        item = files[modality]
+        grid = _grid(item)
+        if grid is None and not item.reader:
+            continue
+        header = reference if _looks_shifted(grid, place) else None
+        moved = options.reference_grid is not None and _differ(grid, place)
+        unit: Literal["", "adc"] = "adc" if options.adc_unit and modality == "adc" else ""
+        if header or moved or mask or unit or item.reader:
+            planned[modality] = Derived(
+                path,
+                targets[modality],
+                "image",
+                step=int(made and (moved or header is not None)),
+                reader=item.reader,
+                done=item.done,
+                unit=unit,
+                header=header,
+                header_if=_header_if(options),
+                mask=mask,
+                grid=reference if moved else None,
+                align=options.align if moved else "header",
+            )
+    derived += _together(case_id, planned, paths, options, output)
+    label_target = str(targets[LABEL]) if any(item.kind == "label" for item in derived) else case.label
+    images = {m: str(targets[m]) if m in planned else path for m, path in case.images.items()}
+    return CasePlan(case.model_copy(update={"images": images, "label": label_target}), derived)
+
+
+def _reference(case: Case, options: ConverterOptions, card: Card) -> str:
+    """The role of the file that gives the grid."""
+    if options.reference_grid is None:
+        return LABEL if case.label else case.modalities[0]
+    if options.reference_grid not in card.modalities:
+        raise InputError(
+            f"card {card.dataset_name}, converter_options.reference_grid",
+            found=repr(options.reference_grid),
+            expected=f"one of {', '.join(card.modalities)}",
+        )
+    return options.reference_grid if options.reference_grid in case.modalities else case.modalities[0]
+
+
+def _grid(item: Found) -> Grid | None:
+    """None where the header cannot be read."""
+    if item.reader:
+        return item.grid
+    try:
+        return read_grid(item.file.path)
+    except InputError:
+        return None
+
+
+def _differ(grid: Grid | None, place: Grid | None) -> bool:
+    return bool(grid and place and grid_difference(grid, place))
+
+
+def _looks_shifted(grid: Grid | None, place: Grid | None) -> bool:
+    """Whether the header may be wrong: the same number of voxels, at another place."""
+    return bool(grid and place and grid.shape == place.shape and grid_difference(grid, place))
+
+
+def _header_if(options: ConverterOptions) -> Literal["drift", "origin"]:
+    return "origin" if options.repair_origin else "drift"
+
+
+def _together(
+    case_id: str,
+    planned: Mapping[str, Derived],
+    paths: Mapping[str, Path],
+    options: ConverterOptions,
+    output: Path,
+) -> list[Derived]:
+    """Let one registration move all images that share a position."""
+    items = dict(planned)
+    first: list[Derived] = []
+    for group in options.align_together:
+        present = [modality for modality in group if modality in paths]
+        moved = [modality for modality in present if modality in items and items[modality].align == "rigid"]
+        if len(moved) < len(present):  # one of them is where the reference is, so all are
+            items |= {modality: replace(items[modality], align="header") for modality in moved}
+            continue
+        if len(moved) < 2:
+            continue
+        leader, *others = (items.pop(modality) for modality in moved)
+        companions = []
+        for modality, other in zip(moved[1:], others, strict=True):
+            source = other.source
+            if other.unit or other.reader:
+                source = output / WORK / f"{case_id}_{modality}.nii.gz"
+                first.append(replace(other, target=source, step=0, header=None, mask=None, grid=None, align="header"))
+            companions.append((source, other.target))
+        header = next((item.header for item in (leader, *others) if item.header), None)
+        items[moved[0]] = replace(
+            leader, step=max(leader.step, int(bool(first))), header=header, companions=tuple(companions)
+        )
+    return [*first, *items.values()]

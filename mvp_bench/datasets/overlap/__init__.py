@@ -1,0 +1,1 @@
+"""Who is in two datasets: identity by ids and crosswalks, and by the images themselves."""

@@ -1,0 +1,177 @@
+"""Facts on every case of a run as arrays in memory-mapped files: workers share the pages and copy nothing.
+
+A case takes some hundred bytes; a million of them fit a file of about 0.1 GB that no process holds privately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvp_bench.errors import InputError
+from mvp_bench.workspace import atomic_path
+
+if TYPE_CHECKING:
+    from mvp_bench.pretraining.sampling import PretrainSource
+
+CASES_FILE, NAMES_FILE, RANGES_FILE = "cases.npy", "names.npy", "ranges.npy"
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case."""
+
+    source: int
+    """Number of its dataset."""
+    name: str
+    channels: tuple[int, ...]
+    """Of its images in the store, in the order of ``CaseInfo.present``."""
+    shape: tuple[int, int, int]
+    """Voxels (z, y, x)."""
+    origin: np.ndarray
+    """float64 (3,): RAS position of voxel (0, 0, 0), mm, (z, y, x)."""
+    steps: np.ndarray
+    """float64 (3,): from a voxel to the next, mm, (z, y, x)."""
+
+
+@dataclass
+class CaseTable:
+    """The included cases of all datasets, in the order of the datasets and of their stores.
+
+    Sent to another process, a table that lies in files travels as the folder's name.
+    """
+
+    rows: np.ndarray
+    """Structured (N,): source, shape, origin, steps, channels (-1: none), end of the name in ``names``."""
+    names: np.ndarray
+    """uint8: the cases' names, UTF-8, one after the other."""
+    ranges: np.ndarray
+    """float64 (N, channels, 2): intensities that become 0 and 1; NaN until someone has measured them. Workers write to
+    the same pages; who comes second writes the same numbers."""
+    folder: Path | None = None
+    """Where the arrays lie, if they do."""
+    patients: list[list[str]] = field(default_factory=list)
+    """Per dataset, each included case's patient (only where the table was made: it is not passed on)."""
+    left_out: list[list[str]] = field(default_factory=list)
+    """Per dataset, the excluded patients that it has (likewise)."""
+
+    @classmethod
+    def of(cls, sources: Sequence[PretrainSource]) -> CaseTable:
+        """Look at every case once; no voxels are read. The stores may forget their own indices afterwards."""
+        records: list[tuple[Any, ...]] = []
+        names: list[bytes] = []
+        channels: list[list[int]] = []
+        patients: list[list[str]] = []
+        left_out: list[list[str]] = []
+        end = 0
+        for number, source in enumerate(sources):
+            order = {modality: channel for channel, modality in enumerate(source.store.modalities)}
+            own: list[str] = []
+            out: set[str] = set()
+            for case in source.store.cases:
+                info = source.store.info(case)
+                if info.patient in source.excluded:
+                    out.add(info.patient)
+                    continue
+                if not info.present:
+                    continue
+                affine = info.affine
+                name = case.encode()
+                end += len(name)
+                names.append(name)
+                own.append(info.patient)
+                channels.append([order[modality] for modality in info.present])
+                records.append(
+                    (
+                        number,
+                        info.shape,
+                        (affine[2][3], affine[1][3], affine[0][3]),
+                        (affine[2][2], affine[1][1], affine[0][0]),
+                        end,
+                    )
+                )
+            patients.append(own)
+            left_out.append(sorted(out))
+        width = max((len(c) for c in channels), default=1)
+        most = max((max(c) + 1 for c in channels), default=1)
+        facts = [
+            ("source", "<i4"),
+            ("shape", "<i4", 3),
+            ("origin", "<f8", 3),
+            ("steps", "<f8", 3),
+            ("end", "<i8"),
+        ]
+        rows = np.zeros(len(records), np.dtype([*facts, ("channels", "<i2", (width,))]))
+        given = np.array(records, np.dtype(facts)) if records else np.zeros(0, np.dtype(facts))
+        for name_, *_ in facts:
+            rows[name_] = given[name_]
+        if records:
+            rows["channels"] = [c + [-1] * (width - len(c)) for c in channels]
+        text = np.frombuffer(b"".join(names), np.uint8)
+        return cls(rows, text, np.full((len(rows), most, 2), np.nan), None, patients, left_out)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> CaseRow:
+        """The case at ``index``."""
+        row = self.rows[index]
+        shape = row["shape"]
+        return CaseRow(
+            source=int(row["source"]),
+            name=self.name(index),
+            channels=tuple(int(c) for c in row["channels"] if c >= 0),
+            shape=(int(shape[0]), int(shape[1]), int(shape[2])),
+            origin=np.array(row["origin"]),
+            steps=np.array(row["steps"]),
+        )
+
+    def name(self, index: int) -> str:
+        """Its name in its dataset."""
+        start = int(self.rows["end"][index - 1]) if index else 0
+        return self.names[start : int(self.rows["end"][index])].tobytes().decode()
+
+    def moved_to(self, folder: Path) -> CaseTable:
+        """The same table in memory-mapped files of ``folder`` (made if absent).
+
+        Raises:
+            InputError: if the folder cannot be written to.
+        """
+        try:
+            for file, array in ((CASES_FILE, self.rows), (NAMES_FILE, self.names), (RANGES_FILE, self.ranges)):
+                with atomic_path(folder / file) as temporary:
+                    np.save(temporary, array)
+        except OSError as error:
+            raise InputError(
+                folder,
+                found=f"the index of the cases cannot be written ({error})",
+                expected=f"{(self.rows.nbytes + self.names.nbytes + self.ranges.nbytes) / 1e6:.1f} MB of room",
+                fix="Free some space, or use --workers 0.",
+            ) from error
+        return _opened(folder)
+
+    def remove_files(self) -> None:
+        """Delete the files; who has them open may go on reading."""
+        if self.folder is None:
+            return
+        for file in (CASES_FILE, NAMES_FILE, RANGES_FILE):
+            (self.folder / file).unlink(missing_ok=True)
+        self.folder.rmdir()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.folder is not None:
+            return _opened, (self.folder,)
+        return CaseTable, (self.rows, self.names, self.ranges)
+
+
+def _opened(folder: Path) -> CaseTable:
+    return CaseTable(
+        np.load(folder / CASES_FILE, mmap_mode="r"),
+        np.load(folder / NAMES_FILE, mmap_mode="r"),
+        np.load(folder / RANGES_FILE, mmap_mode="r+"),
+        folder,
+    )
