@@ -23,6 +23,7 @@ from mvp_bench.config import (
     PrepareConfig,
     PretrainVerbConfig,
     ProfileValues,
+    WeightsConfig,
     resolve_profile,
 )
 from mvp_bench.errors import InputError
@@ -47,11 +48,20 @@ def pretrain() -> None:
     """mvp_pretrain: an encoder pre-trained by one method. What the verb does not know is an option of the method."""
     if "--method" in sys.argv and {"-h", "--help"} & set(sys.argv):
         _method_help(sys.argv[sys.argv.index("--method") + 1])
-    _run(
-        lambda v: PretrainVerbConfig(encoder=v.encoder, pretrain=v.pretrain, planning=v.planning, runtime=v.runtime),
-        _pretrain,
-        more_options=True,
+    _run(_pretrain_defaults, _pretrain, more_options=True)
+
+
+def _pretrain_defaults(values: ProfileValues) -> PretrainVerbConfig:
+    """The profile's values; a named preset of the method goes before them."""
+    default = PretrainVerbConfig(
+        encoder=values.encoder, pretrain=values.pretrain, planning=values.planning, runtime=values.runtime
     )
+    preset = _value_of("--preset", sys.argv)
+    if not preset:
+        return default
+    from mvp_bench.pretraining.resolved import with_preset
+
+    return with_preset(default, _value_of("--method", sys.argv) or default.pretrain.method, preset)
 
 
 def benchmark() -> None:
@@ -69,6 +79,11 @@ def benchmark() -> None:
         ),
         _benchmark,
     )
+
+
+def weights() -> None:
+    """mvp_weights: inspect, import or export checkpoints of other projects."""
+    _run(lambda v: WeightsConfig(), _weights)
 
 
 def _run(defaults: Callable[[ProfileValues], C], verb: Callable[..., int], more_options: bool = False) -> None:
@@ -93,7 +108,7 @@ def _run(defaults: Callable[[ProfileValues], C], verb: Callable[..., int], more_
         else:
             config = tyro.cli(type(default), args=arguments, default=default, config=flags)
         workspace = Workspace(config.root)
-        if not getattr(config, "list", False):
+        if not getattr(config, "list", False) and getattr(config, "writes", True):
             workspace.open()
             start_logging(workspace.logs, f"mvp_{verb.__name__.strip('_')}", config.verbose)
             _show_config(config, profile)
@@ -109,12 +124,17 @@ def _run(defaults: Callable[[ProfileValues], C], verb: Callable[..., int], more_
 
 
 def _profile_of(arguments: Sequence[str]) -> Any:
+    value = _value_of("--profile", arguments)
+    return value if value in PROFILES else "auto"  # a wrong name is refused by the full parse
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str:
+    """The value of an option that decides the others' defaults; "" where it is not given."""
     for index, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
-        if name == "--profile":
-            value = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
-            return value if value in PROFILES else "auto"  # a wrong name is refused by the full parse
-    return "auto"
+        if name == option:
+            return value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+    return ""
 
 
 def _show_config(config: CommonConfig, profile: str) -> None:
@@ -179,6 +199,7 @@ def _method_help(method: str) -> None:
 
 def _pretrain(workspace: Workspace, config: PretrainVerbConfig, profile: str, rest: list[str]) -> int:
     from mvp_bench.pretraining.method import resolve_options
+    from mvp_bench.pretraining.resolved import dry_run
     from mvp_bench.pretraining.verb import list_methods, run_pretraining
 
     if config.list:
@@ -186,8 +207,19 @@ def _pretrain(workspace: Workspace, config: PretrainVerbConfig, profile: str, re
         return 0
     preset = resolve_options(config.pretrain.method, config.pretrain.preset, profile)
     options = tyro.cli(type(preset), args=rest, default=preset, config=(tyro.conf.FlagCreatePairsOff,))
+    if config.dry_run:
+        print(dry_run(config, options, profile))
+        return 0
     folder = run_pretraining(workspace, config, profile, PROFILES[profile].phantom, options)
-    console.print(f"encoder: {folder}", highlight=False)
+    if folder:
+        console.print(f"encoder: {folder}", highlight=False)
+    return 0
+
+
+def _weights(workspace: Workspace, config: WeightsConfig, profile: str) -> int:
+    from mvp_bench.models.formats.verb import run_weights
+
+    run_weights(workspace, config)
     return 0
 
 

@@ -135,12 +135,21 @@ class PretrainVerbConfig(CommonConfig):
     """Leave out every patient who is in a prepared task too."""
     list: bool = False
     """List the methods."""
+    dry_run: bool = False
+    """Print the whole configuration as it would be used (JSON), and stop."""
+    estimate: bool = False
+    """Time a few steps, print hours, memory and disk of the whole run, and stop. Data are planned first if need be."""
     encoder: str = "resenc-l"
     """Encoder preset; fixes the topology for pre-training and every task."""
     pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
     overlap: OverlapConfig = field(default_factory=OverlapConfig)
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is written."""
+        return not (self.dry_run or self.list)
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,40 @@ class BenchmarkConfig(CommonConfig):
     runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     overlap: OverlapConfig = field(default_factory=OverlapConfig)
+
+
+@dataclass(frozen=True)
+class WeightsConfig(CommonConfig):
+    """Look at a checkpoint, import it as a pre-training run, or export a run for other tools.
+
+    Formats: nnssl (with adaptation plan), nnU-Net, released BrainMVP, Swin UNETR (MONAI, VoCo). Nothing is unpickled.
+    """
+
+    action: tyro.conf.Positional[Literal["inspect", "import", "export"]] = "inspect"
+    """inspect: what the file holds and what of it would load. import: make results/pretraining/NAME of it. export: make
+    a checkpoint of a run."""
+    file: tyro.conf.Positional[Path | None] = None
+    """Checkpoint to inspect or import; folder of the run to export."""
+    name: str = ""
+    """Of the imported run; default: the file's name."""
+    encoder: str | None = None
+    """Our preset that the file belongs to; default: found by its tensors."""
+    modalities: Names = ()
+    """import: of the stem's input channels in order (or of the training data, if there is one channel). export: of the
+    task's channels in order; default: one channel."""
+    licence: str = ""
+    """Of the imported weights, where you know it."""
+    format: Literal["nnssl", "nnunet"] = "nnssl"
+    """Of the export: nnssl with adaptation plan, or nnunet for -pretrained_weights."""
+    stem: StemRule = "repeat"
+    """How the export's stem gets to the task's channels."""
+    out: Path | None = None
+    """File to export to; default: RUN_FORMAT.pth here."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is written: a look leaves no workspace behind."""
+        return self.action != "inspect"
 
 
 # ------------------------------------------------------------------------------------------------------------ profiles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+# Of the processes that torchrun starts, one speaks.
+_SILENT = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160, quiet=_SILENT)
 log = logging.getLogger("mvp_bench")
 
 

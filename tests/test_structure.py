@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mvp_bench"
 BASE = ("workspace", "config", "settings", "registry", "errors", "progress", "parallel")
 LAYERS = ("cli", "leaderboard", "benchmark", "finetuning", "pretraining", "models", "planning", "datasets", BASE)
 NNUNET = ("planning", "finetuning/segmentation.py", "workspace.py")
-VERBS = ("mvp_prepare", "mvp_plan", "mvp_pretrain", "mvp_benchmark")
+VERBS = ("mvp_prepare", "mvp_plan", "mvp_pretrain", "mvp_benchmark", "mvp_weights")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,4 +1,4 @@
-"""Decoders used in pre-training only: skip-free (everything must pass the deepest map) and U-Net (with skips)."""
+"""Decoders: skip-free (everything must pass the deepest map) for pre-training, and U-Net (with skips)."""
 
 from __future__ import annotations
 
@@ -75,19 +75,44 @@ class _EncoderFacts:
     nonlin_kwargs: dict[str, Any] = field(default_factory=lambda: {"inplace": True})
 
 
-def unet_decoder(spec: EncoderSpec, out_channels: int = 1, kernel: int = 3) -> nn.Module:
+def nnunet_decoder(
+    features: Sequence[int],
+    strides: Sequence[int],
+    out_channels: int = 1,
+    kernel: int = 3,
+    *,
+    deep_supervision: bool | None = None,
+) -> nn.Module:
     """nnU-Net's decoder with skips for an encoder whose finest map has the input's resolution.
 
-    Its ``forward`` takes the encoder's list of maps and returns (B, out, z, y, x).
+    Its ``forward`` takes the encoder's list of maps and returns (B, out, z, y, x), or all outputs, finest first.
+
+    Args:
+        features: channels of the encoder's maps, finest first.
+        strides: down-sampling of the encoder's stages; the first is 1.
+        out_channels: channels of the output.
+        kernel: edge of every convolution, in voxels.
+        deep_supervision: ``None``: one output; else whether to return those of all resolutions but the coarsest.
     """
-    if spec.strides[0] != 1:
-        raise ValueError(f"{spec.name}: a U-Net decoder needs a finest map at the input's resolution")
+    if strides[0] != 1:
+        raise ValueError("nnU-Net's decoder needs a finest map at the input's resolution")
     facts = _EncoderFacts(
-        output_channels=list(spec.features),
-        strides=[[s] * 3 for s in spec.strides],
-        kernel_sizes=[[kernel] * 3 for _ in spec.features],
+        output_channels=list(features),
+        strides=[[s] * 3 for s in strides],
+        kernel_sizes=[[kernel] * 3 for _ in features],
     )
-    decoder = UNetDecoder(facts, out_channels, 1, deep_supervision=False)
-    decoder.seg_layers = nn.ModuleList([decoder.seg_layers[-1]])  # the others serve deep supervision, unused here
+    decoder = UNetDecoder(facts, out_channels, 1, deep_supervision=bool(deep_supervision))
+    if deep_supervision is None:
+        decoder.seg_layers = nn.ModuleList([decoder.seg_layers[-1]])
     decoder.apply(InitWeights_He(1e-2))
     return decoder
+
+
+def unet_decoder(spec: EncoderSpec, out_channels: int = 1) -> nn.Module:
+    """The encoder's decoder with skips, for reconstruction: list of maps -> (B, out, z, y, x)."""
+    return spec.unet_decoder(out_channels)
+
+
+def skip_free_decoder(spec: EncoderSpec, out_channels: int = 1, *, linear: bool = False) -> nn.Module:
+    """The encoder's decoder without skips: list of maps -> (B, out, z, y, x); see :class:`SkipFreeDecoder`."""
+    return spec.skip_free_decoder(out_channels, linear=linear)

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     ResEncUNetPlanner,
 )
@@ -73,7 +72,7 @@ class FixedEncoderPlanner(ResEncUNetPlanner):
         self.topology = topology
         self.max_patch_edge = max_patch_edge
         self.whole_case = whole_case
-        self._network: ResidualEncoderUNet | None = None
+        self._network: Any = None
 
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
         channels = len(self.dataset_json["channel_names"])
@@ -174,15 +173,27 @@ class FixedEncoderPlanner(ResEncUNetPlanner):
         patch = np.minimum(patch, median_shape)
         stride = self.topology.stride
         largest = max(self.max_patch_edge // stride, 1) * stride
-        return np.clip(np.ceil(patch / stride) * stride, stride, largest).astype(int)
+        clipped = np.clip(np.ceil(patch / stride) * stride, stride, largest).astype(int)
+        if np.all(clipped == stride):  # norms over space need two voxels in the deepest map
+            if largest == stride:
+                raise InputError(
+                    "--max-patch-edge",
+                    found=f"{self.max_patch_edge} voxels, one total stride of {self.topology.name}",
+                    expected=f"at least {2 * stride}",
+                    fix="Allow longer edges, or choose an --encoder with a smaller stride.",
+                )
+            clipped[int(np.argmax(median_shape))] = 2 * stride
+        return clipped
 
     def _shrink(self, patch: np.ndarray, median_shape: np.ndarray) -> np.ndarray:
         stride = self.topology.stride
-        shrinkable = patch > stride
+        deepest = patch // stride
+        shrinkable = (patch > stride) & (np.prod(deepest) // deepest * (deepest - 1) > 1)
         if not shrinkable.any():
             raise InputError(
                 "--memory-gb",
-                found=f"{self.UNet_vram_target_GB} GB, too little for one {stride}^3 patch of {self.topology.name}",
+                found=f"{self.UNet_vram_target_GB} GB, too little for a patch of {_times(patch)} voxels "
+                f"with {self.topology.name}",
                 expected="a budget in which two patches fit",
                 fix="Give more memory or a smaller --encoder.",
             )
@@ -203,3 +214,7 @@ class FixedEncoderPlanner(ResEncUNetPlanner):
                 allow_init=False,
             )
         return int(self._network.compute_conv_feature_map_size([int(i) for i in patch]))
+
+
+def _times(values: np.ndarray) -> str:
+    return " x ".join(str(int(v)) for v in values)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from mvp_bench.workspace import atomic_path, hash_of
 CHECKPOINT_FILE = "checkpoint_last.pt"
 Identity = Mapping[str, Any]
 """What makes a run this run: nested, JSON-able."""
+MESSAGE = 300
+"""Characters of torch's own message that are passed on."""
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def save_checkpoint(path: Path, identity: Identity, content: Mapping[str, Any]) -> None:
@@ -48,14 +53,55 @@ def load_checkpoint(path: Path, identity: Identity) -> dict[str, Any] | None:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = json.loads(content["identity"])
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        pickled = isinstance(error, pickle.UnpicklingError)
+        reason = "reading it would run pickled code" if pickled else type(error).__name__
         raise InputError(
             path,
-            found=f"not a whole checkpoint ({type(error).__name__})",
+            found=f"not a whole checkpoint ({reason})",
             expected="a checkpoint written by an earlier run of this command",
             fix="Delete it and start the same command again.",
         ) from error
     require_same(path, found, identity)
     return content
+
+
+@contextlib.contextmanager
+def restore(path: Path) -> Iterator[None]:
+    """Around the loading of a checkpoint's parts.
+
+    Raises:
+        InputError: naming the tensors, if parts or tensors are missing, unexpected or of another shape.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what torch's load_state_dicts raise
+        text = " ".join(str(error).split())
+        raise InputError(
+            path,
+            found=f"contents that do not fit the run ({text[:MESSAGE]}{'...' if len(text) > MESSAGE else ''})",
+            expected="every tensor of the method and its optimiser, and no other",
+            fix="Delete it and start the same command again.",
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Around the writing of a run's files.
+
+    Raises:
+        InputError: if the disk is full, or the folder cannot be written to; what is written stays whole.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in WRITE_ERRORS:
+            raise
+        raise InputError(
+            error.filename or folder,
+            found=f"it cannot be written ({error.strerror})",
+            expected="room and permission for the results",
+            fix="Free some space and start the same command again: it goes on from the last checkpoint.",
+        ) from error
 
 
 def require_same(path: Path, found: Identity, identity: Identity) -> None:

@@ -1,4 +1,5 @@
-"""The one training loop: AdamW, warm-up and cosine, mixed precision, checkpoints that resume to the bit.
+"""The one training loop: AdamW, warm-up and cosine, mixed precision, accumulation, several processes, checkpoints that
+resume to the bit.
 
 The random state of a step follows from (seed, step, rank) alone, so that nothing but the step number, the parameters
 and the optimiser's moments has to survive an interruption.
@@ -6,22 +7,30 @@ and the optimiser's moments has to survive an interruption.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mvp_bench.config import PretrainConfig
 from mvp_bench.errors import InputError
 from mvp_bench.models.runtime import Runtime
-from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, Identity, load_checkpoint, save_checkpoint
+from mvp_bench.pretraining import distributed
+from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, Identity, load_checkpoint, restore, save_checkpoint
 from mvp_bench.pretraining.method import LossTerm, Method
-from mvp_bench.pretraining.sampling import Batch, PatchSampler, loader
+from mvp_bench.pretraining.pictures import PICTURES, PictureBook
+from mvp_bench.pretraining.sampling import Batch, PatchSampler, batches
+from mvp_bench.pretraining.tensorboard import BOARD, Board
 from mvp_bench.pretraining.training_log import LOG_FILE, TrainingLog
 from mvp_bench.progress import log, progress
 
@@ -57,21 +66,21 @@ def rate_factor(step: int, steps: int, warmup: int) -> float:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of all random draws of one step in one process."""
+    """Seed of the random draws of one forward pass (counted over the whole run) in one process."""
     return int(np.random.SeedSequence([seed, 2, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class Engine:
-    """Trains a method.
+    """Trains a method, alone or as one of torchrun's processes.
 
     Args:
-        method: on the CPU, freshly initialised.
-        sampler: the steps' batches.
+        method: on the CPU, freshly initialised, alike in every process.
+        sampler: one batch per forward pass; its ``rank`` and ``world`` are this process's.
         config: the loop's numbers.
         runtime: where to compute.
         seed: of the run.
         identity: what makes this run this run; a checkpoint of another one is refused.
-        folder: for checkpoint_last.pt and log.csv.
+        folder: for checkpoint_last.pt, log.csv, pictures/ and tensorboard/ (the first process writes them).
         options: the loop's constants.
     """
 
@@ -87,9 +96,14 @@ class Engine:
         options: EngineOptions | None = None,
     ) -> None:
         self.sampler, self.config, self.runtime, self.seed = sampler, config, runtime, seed
-        self.identity, self.folder = identity, folder
+        self.identity, self.folder, self.processes = identity, folder, distributed.current()
         options = options or EngineOptions()
-        self.method = runtime.place(method)
+        placed = runtime.place(distributed.share_batch_norms(method, runtime.device))
+        self.method: Method[Any] = placed
+        self.average: AveragedModel | None = None
+        if config.ema_decay:
+            decay = get_ema_multi_avg_fn(config.ema_decay)
+            self.average = AveragedModel(self.method, multi_avg_fn=decay, use_buffers=True)
         self.optimiser = torch.optim.AdamW(
             method.parameter_groups(config.learning_rate, config.weight_decay), betas=options.betas, fused=True
         )
@@ -98,78 +112,177 @@ class Engine:
         self.log = TrainingLog(
             folder / LOG_FILE, max(options.watch_after * config.steps, options.watch_steps), options.plateau
         )
+        self.model = self._wrapped()
         self.warmup = round(config.warmup_fraction * config.steps)
         self.step = 0
         self.elapsed = 0.0
+
+    @property
+    def trained(self) -> Method[Any]:
+        """What is to be kept: the method with its last, or its averaged, weights."""
+        return self.average.module if self.average is not None else self.method
 
     def train(self) -> Outcome:
         """Run to the end, from the last checkpoint where there is one.
 
         Raises:
-            InputError: if a loss or gradient is not finite, or the checkpoint is of another run.
+            InputError: if a loss or gradient is not finite, the checkpoint is of another run, or another process ended.
         """
         self._resume()
         began = time.perf_counter() - self.elapsed
-        self.method.train()
-        with torch.random.fork_rng(devices=_own(self.runtime.device)), progress(
-            f"pre-training {self.config.method}", self.config.steps
-        ) as advance:  # fmt: skip
+        config, first = self.config, self.processes.first
+        with self._running() as stream, contextlib.ExitStack() as stack:
+            advance = stack.enter_context(progress(f"pre-training {config.method}", config.steps))
+            board = stack.enter_context(Board(self.folder / BOARD, self.step)) if first and config.tensorboard else None
+            book = stack.enter_context(PictureBook(self.folder / PICTURES)) if first and config.pictures_every else None
             advance(self.step)
-            for batch in loader(self.sampler, self.step, self.config.workers):
-                self._train_step(batch.to(self.runtime.device))
+            while self.step < config.steps:
+                batch = self._train_step(stream)
                 advance(1)
                 self.elapsed = time.perf_counter() - began
-                if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-                    self.log.write(self.step, self.config.steps, self.optimiser.param_groups[0]["lr"])
-                if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
-                    self._save()
+                last = self.step == config.steps
+                if first and (last or self.step % config.log_every == 0):
+                    row = self.log.write(self.step, config.steps, self.optimiser.param_groups[0]["lr"])
+                    if board:
+                        board.add(row)
+                if book and self.step % config.pictures_every == 0:
+                    book.add(self.step, self._pictures(batch))
+                if first and (last or self.step % config.checkpoint_every == 0):
+                    self.save()
         return Outcome(self.elapsed, self.log.rows[-1] if self.log.rows else {})
 
-    def _train_step(self, batch: Batch) -> None:
+    def durations(self, steps: int) -> list[float]:
+        """Seconds of each of the last ``steps`` steps of the schedule (where every loss is on), which are made for the
+        purpose: the weights are worth nothing afterwards."""
+        self.step = max(0, self.config.steps - steps)
+        taken = []
+        with self._running() as stream:
+            while self.step < self.config.steps:
+                began = time.perf_counter()
+                self._train_step(stream)
+                taken.append(time.perf_counter() - began)
+        return taken
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[Iterator[Batch]]:
+        """Training mode and a random state of one's own; gives the batches from the present step on."""
+        device, parts = self.runtime.device, self.config.accumulation
+        self.method.train()
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            distributed.lost_peers_reported(self.folder),
+            contextlib.closing(
+                batches(self.sampler, self.step * parts, self.config.workers, pin=device.type == "cuda")
+            ) as stream,
+        ):
+            yield stream
+
+    def _train_step(self, stream: Iterator[Batch]) -> Batch:
         factor = rate_factor(self.step, self.config.steps, self.warmup)
         for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        seed = step_seed(self.seed, self.step, self.sampler.rank)
-        torch.manual_seed(seed)  # layers such as dropout draw from the global state
-        generator = torch.Generator().manual_seed(seed)
-
         self.optimiser.zero_grad(set_to_none=True)
-        with self.runtime.autocast():
-            terms: dict[str, LossTerm] = self.method(batch, self.step, generator)
-        total = torch.stack([term.weight * term.value.float() for term in terms.values()]).sum()
-        self._require_finite(total, terms, batch)
-        self.scaler.scale(total).backward()
+        parts = self.config.accumulation
+        for part in range(parts):
+            batch = next(stream).to(self.runtime.device)
+            last = part == parts - 1
+            with contextlib.nullcontext() if last else self._gradients_stay_here():
+                self._forward_and_backward(batch, self.step * parts + part)
         self.scaler.unscale_(self.optimiser)
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip or math.inf, foreach=True)
         if not self.scaler.is_enabled() and not bool(norm.isfinite()):
             raise self._not_finite("the gradient", batch)
         self.scaler.step(self.optimiser)  # skips the step where fp16 gradients overflowed
         self.scaler.update()
         self.method.after_step(self.step)
-        self.log.add(float(total.detach()), terms)
+        if self.average is not None:
+            self.average.update_parameters(self.method)
         self.step += 1
+        return batch
 
-    def _require_finite(self, total: torch.Tensor, terms: Mapping[str, LossTerm], batch: Batch) -> None:
-        if bool(total.detach().isfinite()):
-            return
-        bad = [f"loss {name} = {float(t.value.detach())}" for name, t in terms.items() if not t.value.isfinite()]
-        raise self._not_finite(", ".join(bad) or "the weighted sum of the losses", batch)
+    def _forward_and_backward(self, batch: Batch, number: int) -> None:
+        """One forward pass, the ``number``-th of the run; its part of the gradient is added."""
+        # Layers such as dropout draw from the global state, in every process their own; a method's own draws are made
+        # in every process for all, which then keep their rows: how a step is shared out does not change it.
+        torch.manual_seed(step_seed(self.seed, number, self.processes.rank))
+        generator = torch.Generator().manual_seed(step_seed(self.seed, number, 0))
+        with self.runtime.autocast():
+            terms: dict[str, LossTerm] = self.model(batch, self.step, generator)
+        total = torch.stack([term.weight * term.value.float() for term in terms.values()]).sum()
+        values = self._values(total, terms)
+        if not math.isfinite(values["total"]):
+            raise self._loss_not_finite(values, terms, batch)
+        self.scaler.scale(total / self.config.accumulation).backward()
+        self.log.add(values)
+
+    def _values(self, total: torch.Tensor, terms: Mapping[str, LossTerm]) -> dict[str, float]:
+        """The losses beside their trivial values, averaged over the processes; one wait for the device."""
+        found: dict[str, float | torch.Tensor] = {"total": total}
+        for name, term in terms.items():
+            found[name], found[f"{name}_trivial"] = term.value, term.trivial
+        names = [name for name, value in found.items() if isinstance(value, torch.Tensor)]
+        stacked = torch.stack([torch.as_tensor(found[name]).detach().float() for name in names])
+        known = dict(zip(names, self.processes.mean(stacked).tolist(), strict=True))
+        return {name: known[name] if name in known else float(value) for name, value in found.items()}
+
+    def _loss_not_finite(self, values: Mapping[str, float], terms: Mapping[str, LossTerm], batch: Batch) -> InputError:
+        bad = [f"loss {name} = {values[name]}" for name in terms if not math.isfinite(values[name])]
+        return self._not_finite(", ".join(bad) or "the weighted sum of the losses", batch)
 
     def _not_finite(self, what: str, batch: Batch) -> InputError:
-        kept = f"The state of the last checkpoint is kept in {self.folder}." if self.step else ""
+        """Called in all processes at once; names the cases of all."""
+        broken = [c for c, image in zip(batch.cases, batch.images, strict=True) if not bool(image.isfinite().all())]
+        facts = self.processes.everyone((list(batch.cases), broken))
+        cases = [case for own, _ in facts for case in own]
+        broken = [case for _, own in facts for case in own]
+        blame = f" (images with values that are not finite: {', '.join(broken)})" if broken else ""
+        path = self.folder / CHECKPOINT_FILE
+        kept = f"The last good state is kept in {path}." if path.is_file() else ""
         return InputError(
             f"step {self.step}",
-            found=f"{what} not finite on cases {', '.join(batch.cases)}",
+            found=f"{what} not finite on cases {', '.join(cases)}{blame}",
             expected="finite losses",
             fix=f"Check these cases' intensities, or lower --learning-rate or use --precision fp32. {kept}".strip(),
         )
 
-    def _save(self) -> None:
+    def _wrapped(self) -> torch.nn.Module:
+        """The method as it is called: compiled and with its gradients averaged over the processes, as asked for."""
+        if self.config.compile:
+            for child in self.method.children():
+                child.compile()  # in place: names in the state stay
+        if self.processes.world == 1:
+            return self.method
+        device = self.runtime.device
+        warnings.filterwarnings("ignore", message="Grad strides do not match")  # 1^3 kernels have two right layouts
+        return DistributedDataParallel(
+            self.method,
+            device_ids=[device] if device.type == "cuda" else None,
+            find_unused_parameters=self.method.leaves_parameters_unused,
+        )
+
+    def _gradients_stay_here(self) -> AbstractContextManager[Any]:
+        """Add up gradients in this process; they are exchanged with the last part's."""
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _pictures(self, batch: Batch) -> dict[str, dict[str, torch.Tensor]]:
+        """What the method shows of a batch; training goes on as if nobody had looked."""
+        generator = torch.Generator().manual_seed(step_seed(self.seed, self.step - 1, 0))
+        self.method.eval()
+        with torch.no_grad(), self.runtime.autocast():
+            shown = self.method.pictures(batch, self.step - 1, generator)
+        self.method.train()
+        return shown
+
+    def save(self) -> None:
+        """Write the checkpoint."""
         content = {
             "step": self.step,
             "elapsed": self.elapsed,
             "method": self.method.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "log": self.log.state(),
@@ -177,18 +290,19 @@ class Engine:
         save_checkpoint(self.folder / CHECKPOINT_FILE, self.identity, content)
 
     def _resume(self) -> None:
-        content = load_checkpoint(self.folder / CHECKPOINT_FILE, self.identity)
+        path = self.folder / CHECKPOINT_FILE
+        content = load_checkpoint(path, self.identity)
+        self.processes.wait()  # the first may write the next one only when all have read this one
         if content is None:
             return
-        self.method.load_state_dict(content["method"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(content["scaler"])
-        self.log.load_state(content["log"])
-        self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
-        log.info("resumed at step %d of %d", self.step, self.config.steps)
-
-
-def _own(device: torch.device) -> list[torch.device]:
-    """Devices whose random state must be put back afterwards, beside the CPU's."""
-    return [device] if device.type == "cuda" else []
+        with restore(path):
+            self.method.load_state_dict(content["method"])
+            if self.average is not None:
+                self.average.load_state_dict(content["average"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(content["scaler"])
+            self.log.load_state(content["log"], rewrite=self.processes.first)
+            self.step, self.elapsed = int(content["step"]), float(content["elapsed"])
+        if self.processes.first:
+            log.info("resumed at step %d of %d", self.step, self.config.steps)

@@ -12,6 +12,7 @@ A method is one file (or package) in ``pretraining/methods``::
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +66,12 @@ class Context:
     most_modalities: int
     """Modalities of the best-equipped case."""
     batch_size: int
+    """Cases per forward pass of one process."""
     steps: int
+    world: int = 1
+    """Processes that share a step."""
+    largest_cases: tuple[str, str, str] = ("", "", "")
+    """The cases that have the largest extents, for messages."""
 
     def fraction(self, step: int) -> float:
         """Part of the training done before ``step``."""
@@ -99,6 +105,9 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
     Options: ClassVar[type]
     """Frozen dataclass; may have a class method ``presets() -> dict[str, Options]``."""
 
+    leaves_parameters_unused: ClassVar[bool] = False
+    """Whether some parameters may get no gradient in a step (several processes must know before they wait for it)."""
+
     options: OptionsT
 
     def __init__(self, options: OptionsT, context: Context) -> None:
@@ -108,25 +117,46 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
         self.encoder = context.encoder.build(1)
         self.build(context)
 
+    @classmethod
+    def check_settings(
+        cls, options: OptionsT, encoder: EncoderSpec, patch: Size, batch_size: int, world: int = 1
+    ) -> None:
+        """Refuse settings that cannot work on any data. Called before data are touched.
+
+        Args:
+            batch_size: cases per forward pass of one process.
+            world: processes that share a step.
+
+        Raises:
+            InputError: if the batch is too small, or the patch does not fit the encoder.
+        """
+        stride = encoder.stride
+        if any(edge < stride or edge % stride for edge in patch):
+            raise InputError(
+                "--patch-size",
+                found=" x ".join(map(str, patch)),
+                expected=f"multiples of {stride}, the total stride of {encoder.name}",
+            )
+        if math.prod(encoder.deepest(patch)) < 2:
+            raise InputError(
+                "--patch-size",
+                found=f"{' x '.join(map(str, patch))}, one voxel in the deepest map of {encoder.name}",
+                expected="at least two: norms over space have nothing to go by",
+            )
+        if batch_size < cls.declaration.min_batch:
+            raise InputError(
+                "--batch-size",
+                found=batch_size,
+                expected=f"at least {cls.declaration.min_batch} for {cls.declaration.title}",
+            )
+
     def check(self, context: Context) -> None:
         """Refuse a run that cannot work, before it starts.
 
         Raises:
-            InputError: if the batch or the data's modalities are too few, or the patch does not fit the encoder.
+            InputError: from :meth:`check_settings`, or if the data's modalities are too few.
         """
-        stride = context.encoder.stride
-        if any(edge % stride for edge in context.patch):
-            raise InputError(
-                "--patch-size",
-                found=" x ".join(map(str, context.patch)),
-                expected=f"multiples of {stride}, the total stride of {context.encoder.name}",
-            )
-        if context.batch_size < self.declaration.min_batch:
-            raise InputError(
-                "--batch-size",
-                found=context.batch_size,
-                expected=f"at least {self.declaration.min_batch} for {self.declaration.title}",
-            )
+        self.check_settings(self.options, context.encoder, context.patch, context.batch_size, context.world)
         if self.declaration.modalities == "needs" and context.most_modalities < 2:
             raise InputError(
                 "pre-training data",
@@ -140,7 +170,12 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
 
     @abstractmethod
     def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, LossTerm]:
-        """The losses of one step. Every random draw comes from ``generator`` (CPU)."""
+        """The losses of one forward pass. Every random draw comes from ``generator`` (CPU).
+
+        Where several processes share a step, ``generator`` is in the same state in all of them: draw for the samples of
+        all (``batch.shard.world`` times as many) and keep ``batch.shard.own(drawn)``, so that how a step is shared out
+        does not change it. Features of the other processes' samples come from ``distributed.rows_of_all``.
+        """
 
     def sampling(self) -> SamplingSpec:
         """How patches are drawn."""
@@ -153,6 +188,13 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step (moving averages and the like)."""
+
+    def pictures(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, dict[str, torch.Tensor]]:
+        """What is worth looking at: name of a picture -> title -> volumes (N, z, y, x). Default: nothing.
+
+        Called without gradients, in evaluation mode, with the generator that the losses of ``step`` had.
+        """
+        return {}
 
     def save_templates(self, folder: Path) -> dict[str, str]:
         """Write what was learned per modality; modality -> file relative to ``folder``. Default: nothing."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+
+Error = Literal["mse", "l2"]
+TINY = 1e-12
+"""Under the root of ``l2``, whose slope at 0 is infinite."""
 
 
 def masked_mse(prediction: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
@@ -25,3 +31,21 @@ def constant_mse(target: torch.Tensor, counted: torch.Tensor | None = None) -> t
     voxels = counted.sum(dim=axes, keepdim=True)
     mean = (target * counted).sum(dim=axes, keepdim=True) / voxels.clamp_min(1)
     return ((target - mean).square() * counted).sum() / voxels.sum().clamp_min(1)
+
+
+def reconstruction_error(prediction: torch.Tensor, target: torch.Tensor, error: Error) -> torch.Tensor:
+    """Mean over the batch, in float32, of each sample's mean squared error over all voxels (``mse``), or of its root
+    (``l2``: the Euclidean norm of the error, divided by the root of the number of voxels).
+
+    Args:
+        prediction, target: (B, 1, z, y, x).
+    """
+    squared = (prediction.float() - target.float()).square()
+    return squared.mean() if error == "mse" else (squared.flatten(1).mean(1) + TINY).sqrt().mean()
+
+
+def constant_error(target: torch.Tensor, error: Error) -> torch.Tensor:
+    """The same of the best constant per sample."""
+    if error == "mse":
+        return constant_mse(target)
+    return reconstruction_error(target.float().mean(dim=tuple(range(1, target.ndim)), keepdim=True), target, error)

@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import resource
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from mvp_bench.config import PretrainConfig, RuntimeConfig
 from mvp_bench.datasets.overlap.audit import Leak
-from mvp_bench.datasets.schema import MODALITIES
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
-from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, TrainingData, read_record
+from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, read_record
 from mvp_bench.models.runtime import Runtime
 from mvp_bench.models.weights import save_encoder
-from mvp_bench.pretraining.checkpoint import Identity, require_same
+from mvp_bench.pretraining import distributed
+from mvp_bench.pretraining.case_table import CaseTable
+from mvp_bench.pretraining.census import Census, take_census
+from mvp_bench.pretraining.checkpoint import Identity, require_same, writing
 from mvp_bench.pretraining.engine import Engine, Outcome
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.model_card import model_card
-from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource, Size
+from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
+from mvp_bench.pretraining.tensorboard import require_tensorboard
 from mvp_bench.progress import log
 from mvp_bench.registry import ENCODERS, METHODS
-from mvp_bench.settings import PretrainConfig, RuntimeConfig
 from mvp_bench.workspace import code_version, hash_of, lock, write_json, write_text
 
-NOT_IDENTITY = ("workers", "log_every", "checkpoint_every")
+NOT_IDENTITY = ("workers", "log_every", "checkpoint_every", "pictures_every", "tensorboard")
 """Fields of the configuration that change nothing of the result."""
-AGREEMENT = 1e-2
-"""Relative difference below which the datasets' spacings agree."""
-
-
-@dataclass(frozen=True)
-class Census:
-    """What the cases to be trained on are like."""
-
-    data: tuple[TrainingData, ...]
-    modalities: tuple[str, ...]
-    most_modalities: int
-    spacing: tuple[float, float, float]
-    largest: tuple[float, float, float]
-    world_box: tuple[tuple[float, float, float], tuple[float, float, float]]
+POSITIVE = ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every")
+"""Fields that must be one at least."""
 
 
 def pretrain(
@@ -63,7 +55,8 @@ def pretrain(
     """Pre-train an encoder, or return the record of the run that has been done already.
 
     Killed at any moment, the same call goes on from the last checkpoint and ends, on a CPU with the same number of
-    threads, with the same bytes in encoder.safetensors. ``encoder.json`` is written last.
+    threads, with the same bytes in encoder.safetensors. ``encoder.json`` is written last. Under torchrun every process
+    makes this call; the first one writes.
 
     Args:
         stores: the datasets, all at the same spacing or nearly so.
@@ -79,115 +72,124 @@ def pretrain(
 
     Raises:
         InputError: for unknown names, data or sizes the method cannot work with, a folder that holds a run of another
-            configuration, a GPU asked for and absent, losses that are not finite.
+            configuration, a GPU asked for and absent, losses that are not finite, a full disk.
     """
-    kind = METHODS[config.method]
-    spec: EncoderSpec = ENCODERS[encoder]
     options = resolve_options(config.method, config.preset, profile) if options is None else options
-    place = Runtime.resolve(runtime)
-    census = take_census(stores)
-    patch = config.patch_size
-    identity = _identity(config, options, spec, seed, profile, census)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with lock(out_dir / RECORD_FILE):
-        if (out_dir / RECORD_FILE).is_file():
-            record = read_record(out_dir)
-            require_same(out_dir / RECORD_FILE, record.config, identity)
-            log.info("%s is done already", out_dir)
-            return record
-        context = Context(
-            encoder=spec,
-            patch=patch,
-            modalities=census.modalities,
-            spacing=census.spacing,
-            largest=census.largest,
-            world_box=census.world_box,
-            most_modalities=census.most_modalities,
-            batch_size=config.batch_size,
-            steps=config.steps,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # layers initialise themselves from the global state
-            method: Method[Any] = kind(options, context)
+    check_settings(config, options, encoder, runtime)
+    with distributed.joined(runtime) as processes, writing(out_dir):
+        table = CaseTable.of(stores)
+        census = take_census(stores, table)
+        identity = _identity(config, options, ENCODERS[encoder], seed, profile, census, processes.world)
+        with lock(out_dir / RECORD_FILE) if processes.first else contextlib.nullcontext():
+            record = processes.from_first(lambda: _finished(out_dir, identity))
+            if record is not None:
+                log.info("%s is done already", out_dir)
+                return record
+            with assembled(stores, config, options, encoder, runtime, seed, table, census, identity, out_dir) as engine:
+                outcome = engine.train()
+                return processes.from_first(lambda: _write(engine, outcome, census, identity, profile, out_dir, leaks))
+
+
+@contextlib.contextmanager
+def assembled(
+    stores: Sequence[PretrainSource],
+    config: PretrainConfig,
+    options: Any,
+    encoder: str,
+    runtime: RuntimeConfig,
+    seed: int,
+    table: CaseTable,
+    census: Census,
+    identity: Identity,
+    folder: Path,
+) -> Iterator[Engine]:
+    """The engine of a run, ready to start; for the arguments see :func:`pretrain`.
+
+    Args:
+        table: the stores' cases; laid into memory-mapped files below ``folder`` meanwhile, if there are workers.
+        census: of the same.
+        identity: what makes this run this run.
+        folder: of the run.
+    """
+    processes = distributed.current()
+    place = Runtime.resolve(distributed.own_device(runtime))
+    context = Context(
+        encoder=ENCODERS[encoder],
+        patch=config.patch_size,
+        modalities=census.modalities,
+        spacing=census.spacing,
+        largest=census.largest,
+        world_box=census.world_box,
+        most_modalities=census.most_modalities,
+        batch_size=config.batch_size,
+        steps=config.steps,
+        world=processes.world,
+        largest_cases=census.largest_cases,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # layers initialise themselves from the global state
+        method: Method[Any] = METHODS[config.method](options, context)
+    if config.workers:
+        table = table.moved_to(folder / f"index-{processes.rank}")
+    try:
         sampler = PatchSampler(
-            stores, census.modalities, patch, config.batch_size, method.sampling(), seed, config.steps
+            stores,
+            census.modalities,
+            config.patch_size,
+            config.batch_size,
+            method.sampling(),
+            seed,
+            config.steps * config.accumulation,
+            rank=processes.rank,
+            world=processes.world,
+            table=table,
         )
+        for source in stores:
+            source.store.forget()  # else every worker would inherit it
         if place.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(place.device)
-        engine = Engine(method, sampler, config, place, seed, identity, out_dir)
-        outcome = engine.train()
-        return _write(engine, outcome, census, identity, profile, patch, out_dir, leaks)
+        yield Engine(method, sampler, config, place, seed, identity, folder)
+    finally:
+        table.remove_files()
 
 
-def take_census(stores: Sequence[PretrainSource]) -> Census:
-    """Look at every case's facts (no voxels are read).
+def check_settings(config: PretrainConfig, options: Any, encoder: str, runtime: RuntimeConfig) -> None:
+    """Refuse what cannot work on any data, before any is touched.
 
     Raises:
-        InputError: if no case is left, or the datasets' spacings differ.
+        InputError: for unknown names, numbers out of range, a patch that does not fit the encoder, a batch that is too
+            small, a GPU asked for and absent.
     """
-    data, low, high, extents = [], [], [], []
-    seen: set[str] = set()
-    most = 0
-    for source in stores:
-        spacing = np.asarray(source.store.spacing, dtype=np.float64)
-        infos = {case: source.store.info(case) for case in source.included()}
-        for info in infos.values():
-            steps, origin = np.diag(info.affine)[:3][::-1], np.asarray(info.affine)[:3, 3][::-1]
-            low.append(origin)
-            high.append(origin + (np.asarray(info.shape) - 1) * steps)
-            extents.append(np.asarray(info.shape) * spacing)
-            seen.update(info.present)
-            most = max(most, len(info.present))
-        if infos:
-            everyone = {source.store.info(case).patient for case in source.store.cases}
-            data.append(
-                TrainingData(
-                    dataset=source.dataset,
-                    source=source.source,
-                    licence=source.licence,
-                    data_hash=source.data_hash,
-                    patients=sorted({info.patient for info in infos.values()}),
-                    cases=sorted(infos),
-                    excluded_patients=sorted(everyone & source.excluded),
-                )
-            )
-    if not data:
-        raise InputError(
-            "pre-training data",
-            found="no case" + (" (all patients are excluded)" if stores else ""),
-            expected="at least one prepared and planned dataset",
-            fix="Run mvp_prepare and mvp_plan for a pre-training dataset, or use --phantom.",
-        )
-    spacings = np.asarray([s.store.spacing for s in stores], dtype=np.float64)
-    spacing = np.median(spacings, axis=0)
-    if (np.abs(spacings / spacing - 1) > AGREEMENT).any():
-        listed = ", ".join(f"{s.dataset} {tuple(s.store.spacing)}" for s in stores)
-        raise InputError(
-            "spacing of the pre-training data",
-            found=listed,
-            expected="one spacing for all",
-            fix="Preprocess them together with one --spacing.",
-        )
-    known = [m for m in MODALITIES if m in seen]
-    return Census(
-        data=tuple(data),
-        modalities=(*known, *sorted(seen.difference(known))),
-        most_modalities=most,
-        spacing=_triple(spacing),
-        largest=_triple(np.max(extents, axis=0)),
-        world_box=(_triple(np.min(low, axis=0)), _triple(np.max(high, axis=0))),
-    )
+    kind, spec = METHODS[config.method], ENCODERS[encoder]
+    for name in POSITIVE:
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')}", found=getattr(config, name), expected="at least 1")
+    if not 0 <= config.ema_decay < 1:
+        raise InputError("--ema-decay", found=config.ema_decay, expected="at least 0 and below 1")
+    if config.learning_rate <= 0:
+        raise InputError("--learning-rate", found=config.learning_rate, expected="a positive number")
+    kind.check_settings(options, spec, config.patch_size, config.batch_size, distributed.current().world)
+    Runtime.resolve(distributed.own_device(runtime))
+    if config.tensorboard:
+        require_tensorboard()
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
+def _finished(out_dir: Path, identity: Identity) -> EncoderRecord | None:
+    """The record of the same run, if it is done."""
+    if not (out_dir / RECORD_FILE).is_file():
+        return None
+    record = read_record(out_dir)
+    require_same(out_dir / RECORD_FILE, record.config, identity)
+    return record
 
 
 def _identity(
-    config: PretrainConfig, options: Any, spec: EncoderSpec, seed: int, profile: str, census: Census
+    config: PretrainConfig, options: Any, spec: EncoderSpec, seed: int, profile: str, census: Census, world: int
 ) -> Identity:
     """Everything that decides the result: the configuration, the encoder, and a digest of the data."""
+    processes = {"processes": world} if world > 1 else {}
     return {
+        **processes,
         "pretrain": {k: v for k, v in asdict(config).items() if k not in (*NOT_IDENTITY, "preset")},
         "options": asdict(options),
         "encoder": asdict(spec),
@@ -203,16 +205,15 @@ def _write(
     census: Census,
     identity: Identity,
     profile: str,
-    patch: Size,
     out_dir: Path,
     leaks: Sequence[Leak],
 ) -> EncoderRecord:
     """Weights, templates, card, and at the very end the record."""
-    method, config, place = engine.method, engine.config, engine.runtime
+    method, config, place, patch = engine.trained, engine.config, engine.runtime, engine.config.patch_size
     spec = method.context.encoder
     checksum = save_encoder(method.encoder, out_dir / WEIGHTS_FILE, spec.name)
     templates = method.save_templates(out_dir)
-    voxels = config.steps * config.batch_size * engine.sampler.world * patch[0] * patch[1] * patch[2]
+    samples = config.steps * config.accumulation * config.batch_size * engine.processes.world
     record = EncoderRecord(
         encoder=spec.name,
         modalities=list(census.modalities),
@@ -232,9 +233,9 @@ def _write(
         weights_sha256=checksum,
         cost=Cost(
             wall_time_s=outcome.wall_time_s,
-            peak_memory_mb=_peak_memory(place.device),
+            peak_memory_mb=peak_memory(place.device),
             parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
-            voxels_seen=voxels,
+            voxels_seen=samples * math.prod(patch),
             device=str(place.device),
             precision=place.precision_name,
         ),
@@ -245,7 +246,7 @@ def _write(
     return record
 
 
-def _peak_memory(device: torch.device) -> float:
+def peak_memory(device: torch.device) -> float:
     """Megabytes: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

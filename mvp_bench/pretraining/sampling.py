@@ -6,15 +6,17 @@ through in a new random order per pass; of the case at hand ``slots`` modalities
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mvp_bench.errors import InputError
+from mvp_bench.parallel import worker_died
+from mvp_bench.pretraining.case_table import CaseRow, CaseTable
 
 Size = tuple[int, int, int]
 Intensity = Literal["zscore", "unit"]
@@ -44,6 +46,8 @@ class StoreLike(Protocol):
     def cases(self) -> list[str]: ...
     def info(self, case: str) -> CaseInfoLike: ...
     def read(self, case: str, channels: Sequence[int], start: Size, size: Size) -> np.ndarray: ...
+    def forget(self) -> None:
+        """Free what is remembered of the cases; it is read again when asked for. ``read`` needs none of it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,19 @@ class SamplingSpec:
     """For ``unit``."""
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Which of the equal parts of a step's samples a batch is; part r is trained on by process r."""
+
+    rank: int = 0
+    world: int = 1
+
+    def own(self, drawn: torch.Tensor) -> torch.Tensor:
+        """This part's rows of what was drawn for the samples of all parts (dimension 0)."""
+        size = len(drawn) // self.world
+        return drawn[self.rank * size : (self.rank + 1) * size]
+
+
 @dataclass
 class Batch:
     """One step's patches: B samples, each with K images (slots) of one case at one place."""
@@ -103,6 +120,8 @@ class Batch:
     """float64 (B, 3): voxel edges, mm."""
     cases: list[str]
     """dataset/case of each sample, for messages."""
+    shard: Shard = Shard()
+    """Which part of the step's samples these are."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch with images and modalities on ``device``; positions stay on the CPU, where they are needed."""
@@ -117,8 +136,16 @@ class Batch:
     def select(self, order: Sequence[int]) -> Batch:
         """The samples ``order``, in that order."""
         index = torch.as_tensor(list(order))
-        tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "cases"}
-        return Batch(**tensors, cases=[self.cases[i] for i in order])
+        tensors = {name: getattr(self, name)[index] for name in TENSORS}
+        return replace(self, **tensors, cases=[self.cases[i] for i in order])
+
+    def pin_memory(self) -> Batch:
+        """With images and modalities in page-locked memory, from which a GPU copies in the background."""
+        return replace(self, images=self.images.pin_memory(), modality=self.modality.pin_memory())
+
+
+TENSORS = tuple(f.name for f in fields(Batch) if f.name not in ("cases", "shard"))
+"""The fields of a batch with one row per sample."""
 
 
 def draw_slots(present: int, slots: int, rng: np.random.Generator) -> np.ndarray:
@@ -142,19 +169,21 @@ def draw_window(shape: Size, size: Size, rng: np.random.Generator) -> Size:
 
 
 class PatchSampler(Dataset[Batch]):
-    """Item ``step`` is the batch of that step: a pure function of (seed, step), whichever process asks.
+    """Item ``i`` is the i-th batch: a pure function of (seed, i), whichever process asks.
 
-    What it holds of a case is its id, and two numbers per image where intensities are mapped to 0 to 1.
+    A worker holds no list of cases: their facts lie in ``table``, which can be in memory-mapped files, and the order of
+    the pass at hand takes four bytes a case.
 
     Args:
         sources: datasets; their cases form one list, whatever the dataset.
         modalities: the run's modalities; defines ``Batch.modality``.
         patch: voxels (z, y, x).
-        batch_size: cases per step of this process.
+        batch_size: cases per batch of this process.
         spec: what the method wants.
         seed: of the whole run.
-        steps: length.
+        steps: length, in batches.
         rank, world: this process among those that share a step; together they see ``world * batch_size`` cases.
+        table: of the sources' cases, where it has been made already.
 
     Raises:
         InputError: if no case is left.
@@ -171,18 +200,21 @@ class PatchSampler(Dataset[Batch]):
         steps: int,
         rank: int = 0,
         world: int = 1,
+        table: CaseTable | None = None,
     ) -> None:
-        self.sources, self.patch, self.batch_size, self.spec = list(sources), patch, batch_size, spec
+        self.patch, self.batch_size, self.spec = patch, batch_size, spec
         self.seed, self.steps, self.rank, self.world = seed, steps, rank, world
-        self._number = {modality: i for i, modality in enumerate(modalities)}
-        self._cases = [source.included() for source in self.sources]
-        self._ends = np.cumsum([len(cases) for cases in self._cases])
-        if not len(self._ends) or self._ends[-1] == 0:
+        self.table = CaseTable.of(sources) if table is None else table
+        self._stores = [source.store for source in sources]
+        self._datasets = [source.dataset for source in sources]
+        self._spacings = [np.asarray(source.store.spacing, dtype=np.float64) for source in sources]
+        number = {modality: i for i, modality in enumerate(modalities)}
+        self._numbers = [[number.get(name, -1) for name in source.store.modalities] for source in sources]
+        if not len(self.table):
             raise InputError(
                 "pre-training data", found="no case", expected="at least one", fix="Prepare and plan a dataset first."
             )
-        self._pass: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-        self._ranges: dict[tuple[int, str, int], tuple[float, float]] = {}
+        self._pass: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
 
     def __len__(self) -> int:
         return self.steps
@@ -190,62 +222,71 @@ class PatchSampler(Dataset[Batch]):
     @property
     def n_cases(self) -> int:
         """Cases in a pass."""
-        return int(self._ends[-1])
+        return len(self.table)
 
     def __getitem__(self, step: int) -> Batch:
         first = (step * self.world + self.rank) * self.batch_size
-        return collate([self.sample(first + i) for i in range(self.batch_size)])
+        batch = collate([self.sample(first + i) for i in range(self.batch_size)])
+        return replace(batch, shard=Shard(self.rank, self.world))
 
-    def case_at(self, position: int) -> tuple[int, str]:
-        """Source number and case id at a position of the endless sequence of passes."""
+    def case_at(self, position: int) -> int:
+        """Row of the table at a position of the endless sequence of passes: the same in every process."""
         number, place = divmod(position, self.n_cases)
         if self._pass[0] != number:
-            self._pass = (number, np.random.default_rng([self.seed, 0, number]).permutation(self.n_cases))
-        index = int(self._pass[1][place])
-        source = int(np.searchsorted(self._ends, index, side="right"))
-        return source, self._cases[source][index - (int(self._ends[source - 1]) if source else 0)]
+            order = np.random.default_rng([self.seed, 0, number]).permutation(self.n_cases)
+            self._pass = (number, order.astype(np.int32))
+        return int(self._pass[1][place])
 
     def sample(self, position: int) -> Batch:
-        """The sample at a position of the sequence, as a batch of one."""
-        number, case = self.case_at(position)
-        source = self.sources[number]
-        info = source.store.info(case)
+        """The sample at a position of the sequence, as a batch of one.
+
+        Raises:
+            InputError: if the case's file is damaged.
+        """
+        index = self.case_at(position)
+        case = self.table.row(index)
+        name = f"{self._datasets[case.source]}/{case.name}"
         rng = np.random.default_rng([self.seed, 1, position])
-        names = [info.present[i] for i in draw_slots(len(info.present), self.spec.slots, rng)]
-        order = source.store.modalities
-        channels = [order.index(name) for name in names]
+        channels = [case.channels[i] for i in draw_slots(len(case.channels), self.spec.slots, rng)]
         for attempt in range(self.spec.attempts):
-            start = draw_window(info.shape, self.patch, rng)
+            start = draw_window(case.shape, self.patch, rng)
             last = self.spec.minimum_content <= 0 or attempt == self.spec.attempts - 1
-            patch = source.store.read(case, channels, start, self.patch)
+            patch = self._read(case, name, channels, start, self.patch)
             if last or np.count_nonzero(patch[0]) >= self.spec.minimum_content * patch[0].size:
                 break
         if self.spec.intensity == "unit":
             for image, channel in zip(patch, channels, strict=True):
-                to_unit(image, *self._range(number, case, channel))
-        spacing = np.asarray(source.store.spacing, dtype=np.float64)
-        affine = np.asarray(info.affine, dtype=np.float64)
-        origin, steps = affine[:3, 3][::-1], np.diag(affine)[:3][::-1]
+                to_unit(image, *self._range(index, case, name, channel))
+        spacing = self._spacings[case.source]
         first = np.asarray(start, dtype=np.float64)
         return Batch(
             images=torch.from_numpy(patch)[None],
-            modality=torch.tensor([[self._number[name] for name in names]]),
-            centre_offset=torch.from_numpy((first - np.asarray(info.shape) / 2 + 0.5) * spacing)[None],
-            world=torch.from_numpy(origin + first * steps)[None],
+            modality=torch.tensor([[self._numbers[case.source][channel] for channel in channels]]),
+            centre_offset=torch.from_numpy((first - np.asarray(case.shape) / 2 + 0.5) * spacing)[None],
+            world=torch.from_numpy(case.origin + first * case.steps)[None],
             spacing=torch.from_numpy(spacing)[None],
-            cases=[f"{source.dataset}/{case}"],
+            cases=[name],
         )
 
-    def _range(self, number: int, case: str, channel: int) -> tuple[float, float]:
-        """Percentiles of an image's brain voxels; two numbers per image are remembered."""
-        key = (number, case, channel)
-        if key not in self._ranges:
-            store = self.sources[number].store
-            volume = store.read(case, [channel], (0, 0, 0), store.info(case).shape)
+    def _read(self, case: CaseRow, name: str, channels: Sequence[int], start: Size, size: Size) -> np.ndarray:
+        try:
+            return self._stores[case.source].read(case.name, channels, start, size)
+        except (OSError, RuntimeError, ValueError) as error:  # what blosc2 raises on absent and damaged files
+            raise InputError(
+                name,
+                found=f"its preprocessed images cannot be read ({type(error).__name__}: {error})",
+                expected="a whole file, as mvp_plan wrote it",
+                fix="Delete the dataset's folder of preprocessed cases and start the same command again.",
+            ) from error
+
+    def _range(self, index: int, case: CaseRow, name: str, channel: int) -> tuple[float, float]:
+        """Percentiles of an image's brain voxels, measured once by whoever needs them first."""
+        known = self.table.ranges[index, channel]
+        if np.isnan(known).any():
+            volume = self._read(case, name, [channel], (0, 0, 0), case.shape)
             brain = volume[volume != 0]
-            low, high = np.percentile(brain, self.spec.percentiles) if brain.size else (0.0, 1.0)
-            self._ranges[key] = (float(low), float(high))
-        return self._ranges[key]
+            known[:] = np.percentile(brain, self.spec.percentiles) if brain.size else (0.0, 1.0)
+        return float(known[0]), float(known[1])
 
 
 def to_unit(image: np.ndarray, low: float, high: float) -> None:
@@ -257,22 +298,67 @@ def to_unit(image: np.ndarray, low: float, high: float) -> None:
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """Batches of one, stacked."""
-    tensors = {f.name: torch.cat([getattr(s, f.name) for s in samples]) for f in fields(Batch) if f.name != "cases"}
+    tensors = {name: torch.cat([getattr(s, name) for s in samples]) for name in TENSORS}
     return Batch(**tensors, cases=[case for s in samples for case in s.cases])
 
 
-def loader(sampler: PatchSampler, first_step: int, workers: int) -> DataLoader[Batch]:
-    """Batches of the steps from ``first_step`` on, in order; ``workers`` processes read ahead (0: none)."""
-    return DataLoader(
-        sampler,
+@dataclass
+class _Fault:
+    """An error on its way out of a worker process, whose exceptions torch would rebuild from their text alone."""
+
+    error: InputError
+
+
+class _Guarded(Dataset["Batch | _Fault"]):
+    """A sampler whose bad input comes out as an item."""
+
+    def __init__(self, sampler: PatchSampler) -> None:
+        self.sampler = sampler
+
+    def __getitem__(self, step: int) -> Batch | _Fault:
+        try:
+            return self.sampler[step]
+        except InputError as error:
+            return _Fault(error)
+
+
+def batches(sampler: PatchSampler, first: int, workers: int, pin: bool = False) -> Generator[Batch, None, None]:
+    """The batches from number ``first`` on, in order.
+
+    Args:
+        workers: processes that read ahead; 0: none.
+        pin: put images into page-locked memory (for GPUs).
+
+    Raises:
+        InputError: naming the case whose file is damaged, or if a worker died.
+    """
+    loader = DataLoader(
+        _Guarded(sampler),
         batch_size=None,
-        sampler=range(first_step, sampler.steps),
+        sampler=range(first, sampler.steps),
         num_workers=workers,
+        pin_memory=pin,
         generator=torch.Generator().manual_seed(0),  # else the loader draws from the global random state
         collate_fn=_as_it_is,
         persistent_workers=False,
     )
+    try:
+        for item in loader:
+            if isinstance(item, _Fault):
+                raise item.error
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        if "shared memory" in str(error):  # torch's own guess at the cause of a bus error
+            raise InputError(
+                "/dev/shm",
+                found="too little shared memory for the processes that read patches",
+                expected="room for a few batches per worker",
+                fix="Give the container more (docker run --shm-size=8g), or use --workers 0.",
+            ) from error
+        raise worker_died("reading patches") from error
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from mvp_bench.pretraining.method import LossTerm
 from mvp_bench.progress import log
 from mvp_bench.workspace import write_text
 
@@ -31,18 +30,18 @@ class TrainingLog:
         self._counts: dict[str, int] = {}
         self._warned: set[str] = set()
 
-    def add(self, total: float, terms: Mapping[str, LossTerm]) -> None:
-        """Count one step."""
-        values = {"total": total}
-        for name, term in terms.items():
-            values[name] = float(term.value.detach())
-            values[f"{name}_trivial"] = float(term.trivial)
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count one forward pass: its total, and each loss beside its trivial value."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def write(self, step: int, steps: int, learning_rate: float) -> None:
-        """End the window: append a line, rewrite the file, warn of losses that sit at their trivial values."""
+    def write(self, step: int, steps: int, learning_rate: float) -> Row:
+        """End the window: append a line, rewrite the file, warn of losses that sit at their trivial values.
+
+        Returns:
+            The line.
+        """
         row: Row = {"step": step, "learning_rate": learning_rate}
         row.update({name: self._sums[name] / self._counts[name] for name in self._sums})
         self.rows.append(row)
@@ -50,9 +49,7 @@ class TrainingLog:
         self.flush()
         parts = [f"{name} {value:.4g}" for name, value in row.items() if name != "step"]
         log.debug("step %d of %d: %s", step, steps, ", ".join(parts))
-        if step < self.watch_after:
-            return
-        for name, value in row.items():
+        for name, value in row.items() if step >= self.watch_after else ():
             trivial = row.get(f"{name}_trivial")
             if trivial and value > self.plateau * trivial and name not in self._warned:
                 self._warned.add(name)
@@ -63,6 +60,7 @@ class TrainingLog:
                     step,
                     trivial,
                 )
+        return row
 
     def flush(self) -> None:
         """Write the file; a loss that was off has empty fields."""
@@ -82,10 +80,10 @@ class TrainingLog:
             "warned": sorted(self._warned),
         }
 
-    def load_state(self, state: Mapping[str, object]) -> None:
-        """Undo of :meth:`state`; rewrites the file without the lines after the checkpoint."""
+    def load_state(self, state: Mapping[str, object], rewrite: bool = True) -> None:
+        """Undo of :meth:`state`; rewrites the file without the lines after the checkpoint (unless told not to)."""
         self.rows = [dict(r) for r in state["rows"]]  # type: ignore[attr-defined]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])  # type: ignore[call-overload]
         self._warned = set(state["warned"])  # type: ignore[call-overload]
-        if self.rows:
+        if self.rows and rewrite:
             self.flush()

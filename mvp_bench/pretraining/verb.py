@@ -17,7 +17,18 @@ from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits
 from mvp_bench.datasets.schema import Card
 from mvp_bench.parallel import worker_pool
 from mvp_bench.planning.plan import plan_dataset
-from mvp_bench.pretraining.collect import collect_sources, make_job, patients_of_tasks, run_job, seen_patients
+from mvp_bench.pretraining import distributed
+from mvp_bench.pretraining.collect import (
+    PretrainJob,
+    collect_sources,
+    make_job,
+    patients_of_tasks,
+    run_job,
+    seen_patients,
+)
+from mvp_bench.pretraining.estimate import estimate
+from mvp_bench.pretraining.method import resolve_options
+from mvp_bench.pretraining.run import check_settings
 from mvp_bench.progress import console
 from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.settings import PhantomConfig
@@ -26,16 +37,33 @@ from mvp_bench.workspace import Workspace
 
 def run_pretraining(
     workspace: Workspace, config: PretrainVerbConfig, profile: str, phantom: PhantomConfig, options: Any = None
-) -> Path:
+) -> Path | None:
     """Pre-train; returns the run's folder. The same command goes on where a killed run was.
 
-    Of downstream datasets only training patients (of fold 0) are used; with ``exclude_overlap`` nobody who is in a
-    prepared task.
+    With ``estimate``, what the run would take is printed instead. Under torchrun every process makes this call; the
+    first prepares the data while the others wait. Of downstream datasets only training patients (of fold 0) are used;
+    with ``exclude_overlap`` nobody who is in a prepared task.
 
     Raises:
         InputError: for unknown names, unprepared data, or settings that cannot work.
     """
-    METHODS[config.pretrain.method]  # fail early on an unknown name
+    loop = config.pretrain
+    options = resolve_options(loop.method, loop.preset, profile) if options is None else options
+    with distributed.joined(config.runtime) as processes:
+        check_settings(loop, options, config.encoder, config.runtime)
+        job = processes.from_first(lambda: _collect(workspace, config, profile, phantom, options))
+        if not config.estimate:
+            return run_job(job)
+        found = estimate(job)
+        if processes.first:
+            console.print(found.text(), highlight=False)
+        return None
+
+
+def _collect(
+    workspace: Workspace, config: PretrainVerbConfig, profile: str, phantom: PhantomConfig, options: Any
+) -> PretrainJob:
+    """Prepare and plan what is missing; the run on it."""
     spec = ENCODERS[config.encoder]
     known = load_cards(workspace.root)
     cards = expand(known, config.datasets)
@@ -58,7 +86,7 @@ def run_pretraining(
         sources = collect_sources(workspace, planned, config.pretrain, pool, excluded)
     job = make_job(workspace, sources, config.pretrain, spec.name, config.runtime, config.seed, profile, options)
     seen = seen_patients(sources)
-    return run_job(replace(job, leaks=tuple(_leak(workspace, shared, task, seen) for task in tasks)))
+    return replace(job, leaks=tuple(_leak(workspace, shared, task, seen) for task in tasks))
 
 
 def prepared_tasks(workspace: Workspace, cards: Mapping[int, Card], data: Sequence[Card]) -> list[Card]:

@@ -46,6 +46,9 @@ class FakeStore:
         present = self._present.get(case, tuple(self.modalities))
         return FakeInfo(case, f"patient-{case}", present, (shape[0], shape[1], shape[2]), affine)
 
+    def forget(self) -> None:
+        """Nothing to free."""
+
     def read(self, case: str, channels: Sequence[int], start: Size, size: Size) -> np.ndarray:
         volume = self.volumes[case]
         window = np.zeros((len(channels), *size), np.float32)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -188,7 +189,7 @@ def test_published_numbers() -> None:
     assert (presets["paper"].mask_ratio, presets["official"].mask_ratio) == (0.875, 0.8)
     assert presets["official"].weight_distillation == 10.0 and presets["paper"].weight_distillation == 1.0
     for name in ("paper", "official"):
-        assert presets[name].temperature == 1.0 and presets[name].slots == 4
+        assert presets[name].temperature == 1.0
         assert presets[name].cross_modal_start == 0.2 and presets[name].contrastive_start == pytest.approx(2 / 3)
 
 
@@ -207,3 +208,65 @@ def test_templates_reach_every_voxel_of_every_case(align: str, coarsening: float
         position = batch.centre_offset if align == "centre" else batch.world
         filler = method.templates.windows(batch.modality[:, 0], position, batch.spacing, (16, 16, 16))
         assert torch.allclose(filler, torch.ones_like(filler), atol=1e-5)
+
+
+def test_world_positions_are_right_off_the_templates_grid() -> None:
+    """Cases of different frames, sizes and places: each filler voxel is the template's at its own world position."""
+    store = brains(3, MODALITIES)
+    store._origins = {"case00": (-21.0, -30.0, 5.0), "case01": (-16.0, -34.5, 9.0), "case02": (7.0, 0.5, -3.0)}
+    store.volumes["case01"] = store.volumes["case01"][:, :21, :25, :22]
+    options = replace(ALWAYS_OTHER, align="world", subvoxel=True)
+    method, sampler = make(store, options)
+    grid = method.templates.grid
+    axes = [
+        first + edge * torch.arange(n) for first, edge, n in zip(grid.origin, grid.spacing, grid.shape, strict=True)
+    ]
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    with torch.no_grad():
+        method.templates.volumes.copy_((z + 10 * y - 3 * x).expand_as(method.templates.volumes))
+    for step in range(4):
+        batch = sampler[step]
+        found = method.templates.windows(batch.modality[:, 0], batch.world, batch.spacing, (16, 16, 16))
+        for i in range(2):
+            z, y, x = torch.meshgrid(*[batch.world[i, a] + 2.0 * torch.arange(16) for a in range(3)], indexing="ij")
+            assert torch.allclose(found[i, 0], (z + 10 * y - 3 * x).float(), atol=1e-3)
+
+
+def test_all_slots_are_rebuilt_as_published() -> None:
+    store = brains(3, MODALITIES)
+    store._present = {"case01": ("flair", "t1")}
+    method, sampler = make(store, replace(ALWAYS_OTHER, target="all", slots=0))
+    assert method.sampling().slots == len(MODALITIES)
+    batch = sampler[0]
+    pair = method.draw_pair(batch, generator())
+    assert torch.equal(pair.target[:, 0], batch.images.flatten(0, 1))
+    assert torch.equal(pair.modality, batch.modality.flatten())
+    with torch.no_grad():
+        method.templates.volumes.copy_(torch.rand(method.templates.volumes.shape, generator=generator(5)))
+    first, _ = method.views(batch, pair, generator(1))
+    for row in range(6):
+        sample = row // 3
+        window = method.templates.windows(
+            pair.modality[row : row + 1],
+            batch.centre_offset[sample : sample + 1],
+            batch.spacing[sample : sample + 1],
+            (16, 16, 16),
+        )
+        assert ((first[row] == pair.target[row]) | (first[row] == window[0])).all()
+    terms = method.losses(batch, 9, generator())
+    assert terms["contrastive"].trivial == pytest.approx(math.log(6))
+    assert all(term.value.isfinite() for term in terms.values())
+
+
+def test_every_published_difference_is_a_field() -> None:
+    """Mask ratio, weights, starts, slots, temperature, template size, target, scaling; each can be set alone."""
+    presets = BrainMvpOptions.presets()
+    differing = {f.name for f in fields(BrainMvpOptions) if len({getattr(p, f.name) for p in presets.values()}) > 1}
+    assert {"mask_ratio", "weight_distillation", "slots", "target", "template_shape", "align", "epsilon"} <= differing
+    assert presets["official"].template_shape == (155, 240, 240) and presets["official"].epsilon == 1e-9
+    assert (presets["paper"].target, presets["official"].target) == ("all", "batch")
+    for name in ("weight_distillation", "weight_cross_modal", "weight_contrastive"):  # each loss can be left out
+        method, sampler = make(options=replace(ALWAYS_OTHER, **{name: 0.0}))
+        terms = method.losses(sampler[0], 9, generator())
+        torch.stack([t.weight * t.value for t in terms.values()]).sum().backward()
+        assert sum(t.weight == 0 for t in terms.values()) + (3 - len(terms)) == 1

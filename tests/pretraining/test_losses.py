@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mvp_bench.pretraining.methods.brainmvp.losses import info_nce, trivial_info_nce
-from mvp_bench.pretraining.reconstruction import constant_mse, masked_mse
+from mvp_bench.pretraining.reconstruction import constant_error, constant_mse, masked_mse, reconstruction_error
 
 
 def slow_info_nce(first: np.ndarray, second: np.ndarray, temperature: float) -> float:
@@ -99,3 +99,17 @@ def test_best_constant() -> None:
     mask = torch.rand(3, 1, 4, 4, 4) < 0.5
     errors = [((t[m] - t[m].mean()) ** 2).sum() for t, m in zip(target, mask, strict=True)]
     assert constant_mse(target, mask).item() == pytest.approx(float(sum(errors) / mask.sum()), rel=1e-5)
+
+
+def test_reconstruction_errors_against_the_slow_version() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((2, 3, 1, 4, 4, 4))
+    roots = [math.sqrt(sum(float(d) ** 2 for d in (a[i] - b[i]).ravel()) / 64) for i in range(3)]
+    prediction, target = torch.from_numpy(a), torch.from_numpy(b)
+    assert reconstruction_error(prediction, target, "l2").item() == pytest.approx(sum(roots) / 3, rel=1e-5)
+    assert reconstruction_error(prediction, target, "mse").item() == pytest.approx(((a - b) ** 2).mean(), rel=1e-5)
+    assert constant_error(target, "l2").item() == pytest.approx(np.mean([t.std() for t in b]), rel=1e-5)
+    assert constant_error(target, "mse").item() == constant_mse(target).item()
+    perfect = target.clone().requires_grad_()
+    reconstruction_error(perfect, target, "l2").backward()
+    assert perfect.grad.isfinite().all()

@@ -13,9 +13,9 @@ from mvp_bench.pretraining.sampling import (
     Batch,
     PatchSampler,
     SamplingSpec,
+    batches,
     draw_slots,
     draw_window,
-    loader,
     to_unit,
 )
 from tests.pretraining.conftest import MODALITIES, source
@@ -52,16 +52,16 @@ def test_a_step_is_a_pure_function_of_seed_and_step() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_delivers_the_steps_in_order(workers: int) -> None:
     direct = sampler(brains(3, MODALITIES))
-    batches = list(loader(sampler(brains(3, MODALITIES)), 15, workers))
-    assert len(batches) == 5
-    assert all(same(batch, direct[15 + i]) for i, batch in enumerate(batches))
+    found = list(batches(sampler(brains(3, MODALITIES)), 15, workers))
+    assert len(found) == 5
+    assert all(same(batch, direct[15 + i]) for i, batch in enumerate(found))
 
 
 def test_reading_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    next(iter(loader(sampler(brains(2, MODALITIES)), 0, 0)))
+    next(batches(sampler(brains(2, MODALITIES)), 0, 0))
     assert torch.equal(torch.rand(1), expected)
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
+from scipy.stats import pearsonr
 from skimage.filters import threshold_otsu
 from threadpoolctl import threadpool_limits
 
@@ -39,14 +40,22 @@ _HASH_MM = 8
 """Distance of the places whose bits make the hash."""
 _BAND_MM = (3.0, 10.0)
 """Standard deviations of the Gaussians whose difference is the hash's band-pass."""
+_FINE_MM = 3.0
+"""Voxel edge at which two scans are compared with each other."""
+_FINE_BAND_MM = (2.0, 7.0)
+"""The band-pass there."""
+_BLOCK = 1024
+"""Hashes compared with all others at a time: bounds the memory."""
 _BLUR_MM = 5.0
 """Standard deviation of the blur under which a scan is registered to the template."""
 _HEAD_MM = 150.0
 """From the top of the head down: what counts for the first guess of the position (the rest may be neck)."""
 _STEP_MM = 1.0
-"""Step of the finite differences; rotations are measured as the way of a point at _LEVER_MM."""
+"""Step of the finite differences."""
 _LEVER_MM = 60.0
+"""Rotations are measured as the way of a point this far off."""
 _TRUST_MM = 4.0
+"""How far the first step of the registration may go."""
 _QUANTILES = np.linspace(0.0, 1.0, 129)
 
 Array = NDArray[np.float32]
@@ -56,7 +65,13 @@ Pose = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan at low resolution: ranks of grey values (0 to 1) along R, A, S, and the 4x4 map from world mm to voxels."""
+    """A scan at low resolution.
+
+    Attributes:
+        values: ranks of grey values (0 to 1) along R, A, S.
+        to_voxel: 4x4, world mm to voxel index.
+        foreground: where the head is.
+    """
 
     values: Array
     to_voxel: NDArray[np.float64]
@@ -90,6 +105,7 @@ class _Template:
         coarse_tissue: (m, k) blurred maps there.
         bits: HASH_BITS indices into the flat grid.
         centre: mm.
+        top: mm, of the brain.
     """
 
     inside: NDArray[np.bool_]
@@ -221,10 +237,10 @@ def _band(values: Array, inside: NDArray[np.bool_], band_mm: tuple[float, float]
     volume, weight = ranks.reshape(inside.shape), inside.astype(np.float32)
 
     def smooth(sigma_mm: float) -> Array:
-        total = ndimage.gaussian_filter(volume, sigma_mm / edge_mm, mode="constant", truncate=3)
-        return total / np.maximum(
-            ndimage.gaussian_filter(weight, sigma_mm / edge_mm, mode="constant", truncate=3), 1e-3
+        total, share = (
+            ndimage.gaussian_filter(each, sigma_mm / edge_mm, mode="constant", truncate=3) for each in (volume, weight)
         )
+        return total / np.maximum(share, 1e-3)
 
     return np.where(inside, smooth(band_mm[0]) - smooth(band_mm[1]), 0).ravel()
 
@@ -300,20 +316,17 @@ def twin_pairs(
             members[group].append(index)
     pairs: list[tuple[int, int]] = []
     for indices in members.values():
-        index = np.array(indices)
+        positions = np.array(indices)
         raw = np.frombuffer(bytes.fromhex("".join(hashes[i] for i in indices)), np.uint8).reshape(len(indices), -1)
         signs = np.unpackbits(raw, axis=1).astype(np.float32) * 2 - 1
-        for first in range(0, len(index), _BLOCK):
+        for first in range(0, len(positions), _BLOCK):
             # of bits +1 and -1 the product is (equal - different); exact, as single precision counts to 2^24
             differing = (HASH_BITS - signs[first : first + _BLOCK] @ signs[first:].T) / 2
             rows, columns = np.nonzero(differing <= limit)
             keep = columns > rows
-            pairs += zip(index[first + rows[keep]].tolist(), index[first + columns[keep]].tolist(), strict=True)
+            left, right = positions[first + rows[keep]], positions[first + columns[keep]]
+            pairs += zip(left.tolist(), right.tolist(), strict=True)
     return sorted(pairs)
-
-
-_BLOCK = 1024
-"""Hashes compared with all others at a time: bounds the memory."""
 
 
 def same_scan(a: Volume, b: Volume, config: OverlapConfig | None = None) -> tuple[bool, float]:
@@ -339,9 +352,5 @@ def same_scan(a: Volume, b: Volume, config: OverlapConfig | None = None) -> tupl
             _band(scan.at(template.points, way @ pose), template.inside, _FINE_BAND_MM, _GRID_MM)[inside]
             for scan, way in ((one, np.eye(4)), (two, move))
         ]
-        correlation = float(np.corrcoef(bands)[0, 1])
+        correlation = float(pearsonr(*bands).statistic)
     return correlation >= config.scan_correlation, correlation
-
-
-_FINE_MM = 3.0
-_FINE_BAND_MM = (2.0, 7.0)

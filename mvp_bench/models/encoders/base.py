@@ -21,6 +21,8 @@ class EncoderSpec(ABC):
     A built encoder maps (B, C, z, y, x) to a list of feature maps, finest first; map ``i`` has ``features[i]`` channels
     and is smaller than the input by the product of ``strides[: i + 1]``. Its first convolution in registration order
     is its *stem*, the only layer whose shape depends on C.
+
+    A new encoder gives :meth:`build`; decoders and the plan's entry follow, unless it brings its own.
     """
 
     name: str
@@ -49,14 +51,62 @@ class EncoderSpec(ABC):
             module = self.build(1)
         return sum(p.numel() for p in module.parameters())
 
-    @abstractmethod
+    def resolutions(self) -> list[list[int]]:
+        """Strides (z, y, x) of the segmentation network, which begins at the image's resolution."""
+        strides = self.strides if self.strides[0] == 1 else (1, *self.strides)
+        return [[s] * 3 for s in strides]
+
     def architecture(self) -> dict[str, Any]:
         """The ``architecture`` entry of an nnU-Net plan: ``network_class_name``, ``arch_kwargs``,
-        ``_kw_requires_import``; nnU-Net builds the segmentation network from it."""
+        ``_kw_requires_import``; nnU-Net builds the segmentation network from it.
+
+        nnU-Net's own network where there is one, else :class:`~mvp_bench.models.networks.segmentation.EncoderUNet`
+        with the encoder's name.
+        """
+        return {
+            "network_class_name": "mvp_bench.models.networks.segmentation.EncoderUNet",
+            "arch_kwargs": {"encoder": self.name, "features": list(self.features), "strides": self.resolutions()},
+            "_kw_requires_import": [],
+        }
 
     @abstractmethod
     def build(self, in_channels: int) -> nn.Module:
         """A freshly initialised encoder (draws from torch's global random state)."""
+
+    def skip_free_decoder(self, out_channels: int = 1, *, linear: bool = False) -> nn.Module:
+        """A decoder that rebuilds the image from the deepest map alone: list of maps -> (B, out_channels, z, y, x).
+
+        Args:
+            linear: without norms and activations, as in the paper; an encoder that has a decoder of its own ignores it.
+        """
+        from mvp_bench.models.decoders import SkipFreeDecoder
+
+        return SkipFreeDecoder(self.features, self.strides, out_channels, linear=linear)
+
+    def unet_decoder(
+        self, out_channels: int = 1, *, image_channels: int = 0, deep_supervision: bool | None = None
+    ) -> nn.Module:
+        """A decoder with skips: list of maps -> (B, out_channels, z, y, x); all have an attribute ``deep_supervision``.
+
+        Args:
+            image_channels: where the first stage is strided, use the image of so many channels as the skip at full
+                resolution and expect it as second argument; 0: no such skip, which reconstruction would copy.
+            deep_supervision: ``None``: one output. Else every resolution but the coarsest has an output layer; while
+                the attribute is true, the output is a list of all, finest first.
+        """
+        from mvp_bench.models.decoders import nnunet_decoder
+
+        if self.strides[0] != 1:
+            from mvp_bench.models.networks.unetr_decoder import UnetrDecoder
+
+            return UnetrDecoder(
+                self.features,
+                self.strides,
+                out_channels,
+                image_channels=image_channels,
+                deep_supervision=deep_supervision,
+            )
+        return nnunet_decoder(self.features, self.strides, out_channels, deep_supervision=deep_supervision)
 
     def deepest(self, patch: Triple) -> Triple:
         """Voxels of the deepest map for a patch (z, y, x) in voxels."""

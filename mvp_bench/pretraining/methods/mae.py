@@ -58,9 +58,16 @@ class MaskedAutoencoder(Method[MaeOptions]):
         self.kept = blocks - int(self.options.mask_ratio * blocks)
 
     def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, LossTerm]:
+        target, kept, rebuilt = self.rebuild(batch, generator)
+        return {"mae": LossTerm(masked_mse(rebuilt, target, ~kept), 1.0, constant_mse(target, ~kept))}
+
+    def rebuild(self, batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Target, mask (True: visible) and reconstruction, each (B, 1, z, y, x)."""
         target = batch.images[:, :1]
-        grid = masking.draw_kept(len(target), self.grid, self.kept, generator)
-        kept = masking.to_voxels(grid, target.shape[2:], self.block).to(target.device)
-        rebuilt = self.decoder(self.encoder(masking.fill(target, kept, 0.0)))
-        loss = masked_mse(rebuilt, target, ~kept)
-        return {"mae": LossTerm(loss, 1.0, constant_mse(target, ~kept))}
+        grid = masking.draw_kept(len(target) * batch.shard.world, self.grid, self.kept, generator)
+        kept = masking.to_voxels(batch.shard.own(grid), target.shape[2:], self.block).to(target.device)
+        return target, kept, self.decoder(self.encoder(masking.fill(target, kept, 0.0)))
+
+    def pictures(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, dict[str, torch.Tensor]]:
+        target, kept, rebuilt = self.rebuild(batch, generator)
+        return {"views": {"target": target, "input": target * kept, "reconstruction": rebuilt}}

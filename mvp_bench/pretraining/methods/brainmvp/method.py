@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from mvp_bench.errors import InputError
-from mvp_bench.models.decoders import SkipFreeDecoder
+from mvp_bench.models.decoders import skip_free_decoder
+from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining import masking
+from mvp_bench.pretraining.distributed import rows_of_all
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.methods.brainmvp.losses import info_nce, trivial_info_nce
 from mvp_bench.pretraining.methods.brainmvp.options import BrainMvpOptions
 from mvp_bench.pretraining.methods.brainmvp.templates import TemplateBank, TemplateGrid, save_templates
-from mvp_bench.pretraining.reconstruction import constant_mse
-from mvp_bench.pretraining.sampling import Batch, SamplingSpec
+from mvp_bench.pretraining.reconstruction import constant_error, reconstruction_error
+from mvp_bench.pretraining.sampling import Batch, SamplingSpec, Size
 from mvp_bench.registry import METHODS
 
 
@@ -59,15 +62,22 @@ class BrainMvp(Method[BrainMvpOptions]):
     )
     Options = BrainMvpOptions
 
-    def check(self, context: Context) -> None:
-        super().check(context)
-        if self.options.weight_contrastive and context.batch_size < 2:
+    @classmethod
+    def check_settings(
+        cls, options: BrainMvpOptions, encoder: EncoderSpec, patch: Size, batch_size: int, world: int = 1
+    ) -> None:
+        super().check_settings(options, encoder, patch, batch_size, world)
+        samples = batch_size * (world if options.gather_negatives else 1)
+        if options.weight_contrastive and options.contrastive_start < 1 and samples < 2:
             raise InputError(
                 "--batch-size",
-                found=f"{context.batch_size} with the contrastive loss on",
-                expected="at least 2: with one sample there are no negatives and InfoNCE is 0",
+                found=f"{batch_size} with the contrastive loss on",
+                expected="at least 2: with one sample there are no negatives, and InfoNCE and its gradient are 0",
                 fix="Raise --batch-size, or set the method's weight_contrastive to 0.",
             )
+
+    def check(self, context: Context) -> None:
+        super().check(context)
         if self.options.weight_cross_modal and self.options.cross_modal_start < 1 and context.most_modalities < 2:
             raise InputError(
                 "pre-training data",
@@ -78,13 +88,16 @@ class BrainMvp(Method[BrainMvpOptions]):
 
     def build(self, context: Context) -> None:
         options = self.options
-        self.decoder = SkipFreeDecoder(context.encoder.features, context.encoder.strides, linear=options.linear_decoder)
+        self.decoder = skip_free_decoder(context.encoder, linear=options.linear_decoder)
         z, y, x = (options.template_coarsening * edge for edge in context.spacing)
+        low, high = context.world_box
         if options.align == "centre":
             reach = [whole - edge for whole, edge in zip(context.largest, context.spacing, strict=True)]
-            grid = TemplateGrid.around_centre(reach, (z, y, x))
+            grid = TemplateGrid.around_centre(reach, (z, y, x), options.template_shape)
         else:
-            grid = TemplateGrid.of_box(*context.world_box, (z, y, x))
+            reach = [b - a for a, b in zip(low, high, strict=True)]
+            grid = TemplateGrid.of_box(low, high, (z, y, x), options.template_shape)
+        self._require_room(grid, reach, context)
         self.templates = TemplateBank(
             len(context.modalities), grid, options.parametrisation, options.epsilon, options.subvoxel
         )
@@ -92,8 +105,20 @@ class BrainMvp(Method[BrainMvpOptions]):
         self.grid = masking.grid_shape(context.patch, self.block)
         self.kept = masking.kept_blocks(math.prod(self.grid), options.mask_ratio)
 
+    def _require_room(self, grid: TemplateGrid, reach: Sequence[float], context: Context) -> None:
+        """Refuse a template that a case sticks out of (half a voxel is rounding)."""
+        for axis, (voxels, edge, needed) in enumerate(zip(grid.shape, grid.spacing, reach, strict=True)):
+            if (voxels - 0.5) * edge < needed:
+                case = context.largest_cases[axis] if self.options.align == "centre" else "all cases together"
+                raise InputError(
+                    "template_shape",
+                    found=f"{' x '.join(map(str, grid.shape))} voxels: {voxels * edge:.0f} mm along {'zyx'[axis]}",
+                    expected=f"at least {needed + edge:.0f} mm there, the extent of {case or 'the largest case'}",
+                    fix="Make template_shape larger, or leave it out: templates are then as large as the data need.",
+                )
+
     def sampling(self) -> SamplingSpec:
-        return SamplingSpec(slots=self.options.slots, intensity=self.options.intensity)
+        return SamplingSpec(slots=self.options.slots or self.context.most_modalities, intensity=self.options.intensity)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         template = self.templates.volumes
@@ -105,35 +130,49 @@ class BrainMvp(Method[BrainMvpOptions]):
 
     def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, LossTerm]:
         options, fraction = self.options, self.context.fraction(step)
-        pair = self.draw_pair(batch, generator)
-        if fraction < options.cross_modal_start:
-            pair = pair._replace(has_other=torch.zeros_like(pair.has_other))
+        pair = self.pair_of(batch, step, generator)
         size = len(pair.target)
-
         maps = self.encoder(torch.cat(self.views(batch, pair, generator)))
-        error = (self.decoder(maps).float() - pair.target.repeat(2, 1, 1, 1, 1)).square()
-        constant = constant_mse(pair.target)
+        rebuilt = self.decoder(maps)
+        constant = constant_error(pair.target, options.reconstruction)
         terms = {
-            "distillation": LossTerm(error[:size].mean(), options.weight_distillation, constant),
-            "cross_modal": LossTerm(error[size:].mean(), options.weight_cross_modal, constant),
+            name: LossTerm(reconstruction_error(part, pair.target, options.reconstruction), weight, constant)
+            for name, weight, part in (
+                ("distillation", options.weight_distillation, rebuilt[:size]),
+                ("cross_modal", options.weight_cross_modal, rebuilt[size:]),
+            )
         }
         if options.weight_contrastive and fraction >= options.contrastive_start:
-            value = info_nce(maps[-1][:size], maps[-1][size:], options.temperature)
-            terms["contrastive"] = LossTerm(value, options.weight_contrastive, trivial_info_nce(size))
+            first, second = maps[-1][:size], maps[-1][size:]
+            if options.gather_negatives:
+                first, second = rows_of_all(first), rows_of_all(second)
+            value = info_nce(first, second, options.temperature)
+            terms["contrastive"] = LossTerm(value, options.weight_contrastive, trivial_info_nce(len(first)))
         return terms
 
+    def pair_of(self, batch: Batch, step: int, generator: torch.Generator) -> Pair:
+        """:meth:`draw_pair`, without other images as long as the second view, too, is filled from the template."""
+        pair = self.draw_pair(batch, generator)
+        if self.context.fraction(step) < self.options.cross_modal_start:
+            pair = pair._replace(has_other=torch.zeros_like(pair.has_other))
+        return pair
+
     def draw_pair(self, batch: Batch, generator: torch.Generator) -> Pair:
-        """The slot to rebuild, and the other image: uniformly among the slots' distinct other modalities."""
+        """The slots to rebuild, and the other images: uniformly among the slots' distinct other modalities."""
         size, slots = batch.modality.shape
         modality = batch.modality.cpu()
-        draws = 1 if self.options.target == "batch" else size
-        slot = torch.randint(slots, (draws,), generator=generator).expand(size)
-        rows = torch.arange(size)
+        rows = self._samples(batch)
+        if self.options.target == "all":
+            slot = torch.arange(slots).repeat(size)
+        elif self.options.target == "batch":
+            slot = torch.randint(slots, (1,), generator=generator).expand(size)
+        else:
+            slot = batch.shard.own(torch.randint(slots, (size * batch.shard.world,), generator=generator))
         wanted = modality[rows, slot]
         repeated = (modality[:, :, None] == modality[:, None, :]).tril(-1).any(dim=2)
-        eligible = (modality != wanted[:, None]) & ~repeated
-        chance = torch.rand(size, slots, generator=generator).masked_fill(~eligible, -1.0)
-        other = chance.argmax(dim=1)
+        eligible = (modality[rows] != wanted[:, None]) & ~repeated[rows]
+        chance = batch.shard.own(torch.rand(len(rows) * batch.shard.world, slots, generator=generator))
+        other = chance.masked_fill(~eligible, -1.0).argmax(dim=1)
         device = batch.images.device
         rows, slot, other = rows.to(device), slot.to(device), other.to(device)
         return Pair(
@@ -143,16 +182,38 @@ class BrainMvp(Method[BrainMvpOptions]):
             has_other=eligible.any(dim=1).to(device),
         )
 
+    def _samples(self, batch: Batch) -> torch.Tensor:
+        """The sample that each target is from."""
+        size, slots = batch.modality.shape
+        return torch.arange(size).repeat_interleave(slots if self.options.target == "all" else 1)
+
     def views(self, batch: Batch, pair: Pair, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """The target with hidden blocks filled: from the template (view 1), and from the other image where there is
-        one, else from the template again (view 2). Every sample and view has a mask of its own."""
-        size, patch = len(pair.target), pair.target.shape[2:]
+        """The targets with hidden blocks filled: from the template (view 1), and from the other image where there is
+        one, else from the template again (view 2). Every target and view has a mask of its own."""
+        size, patch, rows = len(pair.target), pair.target.shape[2:], self._samples(batch)
         position = batch.centre_offset if self.options.align == "centre" else batch.world
-        template = self.templates.windows(pair.modality, position, batch.spacing, patch)
-        grids = masking.draw_kept(2 * size, self.grid, self.kept, generator)
-        kept = masking.to_voxels(grids, patch, self.block).to(pair.target.device)
+        template = self.templates.windows(pair.modality, position[rows], batch.spacing[rows], patch)
+        grids = masking.draw_kept(2 * size * batch.shard.world, self.grid, self.kept, generator)
+        own = torch.cat([batch.shard.own(view) for view in grids.chunk(2)])
+        kept = masking.to_voxels(own, patch, self.block).to(pair.target.device)
         filler = torch.where(pair.has_other.view(-1, 1, 1, 1, 1), pair.other, template)
         return masking.fill(pair.target, kept[:size], template), masking.fill(pair.target, kept[size:], filler)
+
+    def pictures(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, dict[str, torch.Tensor]]:
+        pair = self.pair_of(batch, step, generator)
+        first, second = self.views(batch, pair, generator)
+        one, two = self.decoder(self.encoder(torch.cat([first, second]))).chunk(2)
+        templates = self.templates.normalised()
+        return {
+            "views": {
+                "target": pair.target,
+                "view 1": first,
+                "rebuilt 1": one,
+                "view 2": second,
+                "rebuilt 2": two,
+            },
+            "templates": {name: templates[i : i + 1] for i, name in enumerate(self.context.modalities)},
+        }
 
     def save_templates(self, folder: Path) -> dict[str, str]:
         return save_templates(self.templates, self.context.modalities, folder)

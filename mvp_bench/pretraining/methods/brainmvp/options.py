@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+from mvp_bench.config import PROFILES
+from mvp_bench.pretraining.reconstruction import Error
 from mvp_bench.pretraining.sampling import Intensity
+
+SRI24 = (155, 240, 240)
+"""Voxels (z, y, x) of the SRI24 atlas at 1 mm, the frame of the BraTS releases."""
+EPOCHS, CASES, CASES_PER_STEP = 1500, 3755, 24
+"""Of the publication: passes over its cases, and cases that met in a step (8 x 3, or 4 x 3 x 2)."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,14 @@ class BrainMvpOptions:
     """Part of the training before InfoNCE is switched on (templates must have formed)."""
     cross_modal_start: float = 0.2
     """Part of the training during which the second view, too, is filled from the template."""
+    gather_negatives: bool = True
+    """With several processes: the other processes' samples are negatives too."""
+    reconstruction: Error = "mse"
+    """Error of the reconstructions over all voxels, hidden and visible: mean square, or root of it per sample (l2)."""
     slots: int = 2
-    """Images drawn per case; a target and another one need two."""
-    target: Literal["sample", "batch"] = "sample"
-    """Draw the slot to be reconstructed for each sample, or one for the whole batch."""
+    """Images drawn per case (a target and another one need two); 0: as many as the best-equipped case has."""
+    target: Literal["sample", "batch", "all"] = "sample"
+    """Draw the slot to be reconstructed for each sample, or one for the whole batch; or reconstruct all slots."""
     intensity: Intensity = "zscore"
     """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
     parametrisation: Literal["direct", "minmax"] = "direct"
@@ -47,6 +58,8 @@ class BrainMvpOptions:
     template_coarsening: float = 1.0
     """Voxel edge of the templates as a multiple of the data's. In short runs a voxel of a fine template is visited a
     few dozen times only; a coarser one (interpolated) sees more and forms sooner."""
+    template_shape: tuple[int, int, int] | None = None
+    """Voxels (z, y, x) of the templates; default: as many as the largest case needs."""
     align: Literal["centre", "world"] = "centre"
     """What makes two cases' voxels correspond to one template voxel: the same offset in mm from the middle of the
     brain's bounding box (right whatever frame each data set lives in), or the same world position."""
@@ -64,11 +77,12 @@ class BrainMvpOptions:
             mask_ratio=0.875,
             min_blocks=1,
             temperature=1.0,
-            slots=4,
+            slots=0,
+            target="all",
             intensity="unit",
             parametrisation="minmax",
             template_rate=1.0,
-            linear_decoder=True,
+            align="world",
         )
         official = cls(
             mask_ratio=0.8,
@@ -81,7 +95,7 @@ class BrainMvpOptions:
             parametrisation="minmax",
             epsilon=1e-9,
             template_rate=1.0,
-            linear_decoder=True,
+            template_shape=SRI24,
         )
         mini = cls(
             mask_ratio=0.6,
@@ -91,3 +105,27 @@ class BrainMvpOptions:
             template_coarsening=3.0,
         )
         return {"mini": mini, "paper": paper, "official": official}
+
+    @classmethod
+    def loops(cls) -> dict[str, dict[str, Any]]:
+        """What the presets set beside these fields: ``encoder``, and fields of the training loop.
+
+        ``paper`` was trained by eight processes (torchrun), ``official`` by four.
+        """
+        shared = {
+            "encoder": "uniformer-s",
+            "steps": EPOCHS * (CASES // CASES_PER_STEP),
+            "batch_size": 3,
+            "patch_size": (96, 96, 96),
+            "spacing": 1.0,
+            "learning_rate": 3e-4,
+            "weight_decay": 1e-5,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 0.0,
+        }
+        mini = {k: v for k, v in asdict(PROFILES["mini"].pretrain).items() if k not in ("method", "preset")}
+        return {
+            "paper": {**shared, "accumulation": 1},
+            "official": {**shared, "accumulation": 2},
+            "mini": {"encoder": PROFILES["mini"].encoder, **mini},
+        }

@@ -18,6 +18,8 @@ from mvp_bench.workspace import atomic_path
 SAME_SPACING = 1e-3
 """Relative difference below which two spacings are the same."""
 
+Shape = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class TemplateGrid:
@@ -29,18 +31,25 @@ class TemplateGrid:
     """Position of voxel (0, 0, 0): of the world, or relative to the middle of the brain."""
 
     @classmethod
-    def around_centre(cls, reach: Sequence[float], spacing: tuple[float, float, float]) -> TemplateGrid:
-        """A grid around position 0 whose outermost voxel centres are at least ``reach`` mm apart on each axis."""
-        shape = _voxels(reach, spacing)
+    def around_centre(
+        cls, reach: Sequence[float], spacing: tuple[float, float, float], shape: Shape | None = None
+    ) -> TemplateGrid:
+        """A grid around position 0 whose outermost voxel centres are at least ``reach`` mm apart on each axis; of
+        ``shape`` where one is given."""
+        shape = shape or _voxels(reach, spacing)
         origin = [-(n - 1) / 2 * s for n, s in zip(shape, spacing, strict=True)]
         return cls(shape, spacing, (origin[0], origin[1], origin[2]))
 
     @classmethod
     def of_box(
-        cls, low: tuple[float, float, float], high: Sequence[float], spacing: tuple[float, float, float]
+        cls,
+        low: tuple[float, float, float],
+        high: Sequence[float],
+        spacing: tuple[float, float, float],
+        shape: Shape | None = None,
     ) -> TemplateGrid:
-        """A grid whose outermost voxel centres are ``low`` and (at least) ``high``."""
-        return cls(_voxels([b - a for a, b in zip(low, high, strict=True)], spacing), spacing, low)
+        """A grid whose outermost voxel centres are ``low`` and (at least) ``high``; of ``shape`` where one is given."""
+        return cls(shape or _voxels([b - a for a, b in zip(low, high, strict=True)], spacing), spacing, low)
 
     def affine(self) -> np.ndarray:
         """4 x 4: voxel (x, y, z) -> position (x, y, z)."""

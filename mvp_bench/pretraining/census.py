@@ -1,0 +1,101 @@
+"""What the cases to be trained on are like: modalities, sizes, patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mvp_bench.datasets.schema import MODALITIES
+from mvp_bench.errors import InputError
+from mvp_bench.models.record import TrainingData
+from mvp_bench.pretraining.case_table import CaseTable
+from mvp_bench.pretraining.sampling import PretrainSource
+
+AGREEMENT = 1e-2
+"""Relative difference below which the datasets' spacings agree."""
+
+Edges = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the cases to be trained on are like. Lengths are in mm, per axis (z, y, x)."""
+
+    data: tuple[TrainingData, ...]
+    modalities: tuple[str, ...]
+    most_modalities: int
+    spacing: Edges
+    largest: Edges
+    """Largest extents, axis by axis."""
+    largest_cases: tuple[str, str, str]
+    """The cases (dataset/case) that have them."""
+    world_box: tuple[Edges, Edges]
+
+
+def take_census(stores: Sequence[PretrainSource], table: CaseTable | None = None) -> Census:
+    """Sum up every case's facts (no voxels are read).
+
+    Args:
+        table: of the cases, where it has been made already.
+
+    Raises:
+        InputError: if no case is left, or the datasets' spacings differ.
+    """
+    table = CaseTable.of(stores) if table is None else table
+    if not len(table):
+        raise InputError(
+            "pre-training data",
+            found="no case" + (" (all patients are excluded)" if stores else ""),
+            expected="at least one prepared and planned dataset",
+            fix="Run mvp_prepare and mvp_plan for a pre-training dataset, or use --phantom.",
+        )
+    data: list[TrainingData] = []
+    seen: set[str] = set()
+    spacings = np.asarray([s.store.spacing for s in stores], dtype=np.float64)
+    for number, source in enumerate(stores):
+        chosen = np.flatnonzero(table.rows["source"] == number)
+        if not len(chosen):
+            continue
+        used = np.unique(table.rows["channels"][chosen])
+        seen.update(source.store.modalities[channel] for channel in used if channel >= 0)
+        data.append(
+            TrainingData(
+                dataset=source.dataset,
+                source=source.source,
+                licence=source.licence,
+                data_hash=source.data_hash,
+                patients=sorted(set(table.patients[number])),
+                cases=sorted(table.name(int(index)) for index in chosen),
+                excluded_patients=table.left_out[number],
+            )
+        )
+    spacing = np.median(spacings, axis=0)
+    if (np.abs(spacings / spacing - 1) > AGREEMENT).any():
+        listed = ", ".join(f"{s.dataset} {tuple(s.store.spacing)}" for s in stores)
+        raise InputError(
+            "spacing of the pre-training data",
+            found=listed,
+            expected="one spacing for all",
+            fix="Preprocess them together with one --spacing.",
+        )
+    extents = table.rows["shape"] * spacings[table.rows["source"]]
+    outermost = [table.row(int(index)) for index in extents.argmax(axis=0)]
+    cases = [f"{stores[case.source].dataset}/{case.name}" for case in outermost]
+    high = table.rows["origin"] + (table.rows["shape"] - 1) * table.rows["steps"]
+    known = [m for m in MODALITIES if m in seen]
+    return Census(
+        data=tuple(data),
+        modalities=(*known, *sorted(seen.difference(known))),
+        most_modalities=int((table.rows["channels"] >= 0).sum(axis=1).max()),
+        spacing=_triple(spacing),
+        largest=_triple(extents.max(axis=0)),
+        largest_cases=(cases[0], cases[1], cases[2]),
+        world_box=(_triple(table.rows["origin"].min(axis=0)), _triple(high.max(axis=0))),
+    )
+
+
+def _triple(values: Any) -> Edges:
+    return float(values[0]), float(values[1]), float(values[2])

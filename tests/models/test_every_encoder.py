@@ -1,0 +1,233 @@
+"""What holds for every family of encoders: all methods, both fine-tunings and all stem rules run with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mvp_bench.benchmark.metrics import classification_rows, segmentation_rows
+from mvp_bench.config import SMOKE, StemRule
+from mvp_bench.datasets.prepared import load_splits
+from mvp_bench.errors import InputError
+from mvp_bench.finetuning.classification import fine_tune_classification
+from mvp_bench.finetuning.job import FineTuneJob
+from mvp_bench.finetuning.segmentation import SegmentationTrainer, fine_tune_segmentation
+from mvp_bench.models.decoders import skip_free_decoder, unet_decoder
+from mvp_bench.models.networks.segmentation import EncoderUNet
+from mvp_bench.models.weights import aliases, encoder_state, initialise_encoder, load_state, save_encoder, stem_name
+from mvp_bench.parallel import Inline
+from mvp_bench.planning.plan import case_files, plan_dataset
+from mvp_bench.pretraining.census import Census, take_census
+from mvp_bench.pretraining.method import Context
+from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
+from mvp_bench.registry import ENCODERS, METHODS
+from mvp_bench.workspace import Workspace, read_json
+from tests.models.test_plain import network_of
+from tests.pretraining.fake_store import brains
+from tests.toy import toy_card, toy_dataset
+
+FAMILIES = ["plain-smoke", "unet3d-smoke", "uniformer-smoke", "swinunetr-smoke"]
+OWN_NETWORK = [name for name in FAMILIES if not name.startswith("plain")]
+EDGE = {"swinunetr-smoke": 32}
+"""Patch edge in voxels, 16 where nothing stands."""
+MODALITIES = ("t1", "t2")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def context_of(name: str, census: Census) -> Context:
+    return Context(
+        encoder=ENCODERS[name],
+        patch=(64, 64, 64),
+        modalities=census.modalities,
+        spacing=census.spacing,
+        largest=census.largest,
+        world_box=census.world_box,
+        most_modalities=census.most_modalities,
+        batch_size=2,
+        steps=10,
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("method", list(METHODS))
+def test_methods_train_the_whole_encoder(name: str, method: str) -> None:
+    edge = EDGE.get(name, 16)
+    patch = (2 * edge, edge, edge)
+    source = PretrainSource("Dataset521_Fake", brains(2, MODALITIES, (40, 36, 36)), "phantom", licence="CC0")
+    census = take_census([source])
+    kind = METHODS[method]
+    batch_size = max(2, kind.declaration.min_batch)
+    context = replace(context_of(name, census), patch=patch, batch_size=batch_size)
+    torch.manual_seed(0)
+    built = kind(kind.Options(), context)
+    sampler = PatchSampler([source], census.modalities, patch, batch_size, built.sampling(), 0, 10)
+    terms = built(sampler[0], 9, torch.Generator().manual_seed(0))
+    loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert [n for n, p in built.encoder.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert built.encoder.get_submodule(stem_name(built.encoder)).weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_deepest_voxel_is_too_few_for_pre_training(name: str) -> None:
+    spec = ENCODERS[name]
+    context = replace(
+        context_of(name, take_census([PretrainSource("Dataset521_Fake", brains(1, MODALITIES), "phantom")])),
+        patch=(spec.stride,) * 3,
+    )
+    with pytest.raises(InputError, match="--patch-size"):
+        METHODS["mae"](METHODS["mae"].Options(), context)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_decoders(name: str) -> None:
+    torch.manual_seed(0)
+    spec, edge = ENCODERS[name], EDGE.get(name, 16)
+    maps = spec.build(1)(torch.randn(2, 1, 2 * edge, edge, edge))
+    alone = [torch.zeros_like(m) for m in maps[:-1]] + maps[-1:]
+    for linear in (False, True):
+        decoder = skip_free_decoder(spec, linear=linear)
+        assert decoder(maps).shape == (2, 1, 2 * edge, edge, edge)
+        assert torch.equal(decoder(maps), decoder(alone))
+    decoder = unet_decoder(spec)
+    assert decoder(maps).shape == (2, 1, 2 * edge, edge, edge)
+    assert not torch.allclose(decoder(maps), decoder(alone), atol=1e-3)
+    decoder(maps).sum().backward()
+    assert [n for n, p in decoder.named_parameters() if p.grad is None] == [], "a layer that nothing uses"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("rule", ["reinit", "repeat", "by_modality"])
+def test_stem_rules(name: str, rule: StemRule, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec, edge = ENCODERS[name], EDGE.get(name, 16)
+    single, many = spec.build(1).eval(), spec.build(3).eval()
+    save_encoder(single, tmp_path / "encoder.safetensors", spec.name)
+    state, preset = load_state(tmp_path / "encoder.safetensors")
+    assert preset == name
+    report = initialise_encoder(many, state, rule, 3, modalities=("t1", "t2", "adc"))
+    stem = f"{stem_name(many)}.weight"
+    assert (report.new if rule == "reinit" else report.adapted)[0] == stem
+    assert len(report.loaded) + len(report.adapted) + len(report.new) == len(aliases(many)) == len(state)
+    if rule != "reinit":
+        image = torch.randn(1, 1, edge, edge, 2 * edge)
+        with torch.inference_mode():
+            for one, several in zip(single(image), many(image.repeat(1, 3, 1, 1, 1)), strict=True):
+                assert torch.allclose(one, several, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", OWN_NETWORK)
+def test_network_from_the_plans_entry(name: str) -> None:
+    torch.manual_seed(0)
+    spec = ENCODERS[name]
+    architecture = spec.architecture()
+    assert architecture["arch_kwargs"]["encoder"] == name
+    network = network_of(architecture, 2, 3)
+    assert isinstance(network, EncoderUNet)
+    assert set(encoder_state(network.encoder)) == set(encoder_state(spec.build(2)))
+    strides = np.cumprod([row[0] for row in architecture["arch_kwargs"]["strides"]])
+    image = torch.randn(1, 2, 64, 32, 32)
+    assert network(image).shape == (1, 3, 64, 32, 32)
+    network.decoder.deep_supervision = True
+    outputs = network(image)
+    # nnU-Net scales the reference by 1 / strides of every resolution but the last.
+    assert [tuple(o.shape[2:]) for o in outputs] == [(64 // s, 32 // s, 32 // s) for s in strides[:-1]]
+    sum(o.square().mean() for o in outputs).backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    small, large = (network.compute_conv_feature_map_size((e, 32, 32)) for e in (64, 128))
+    assert large == pytest.approx(2 * small, rel=0.02) and small > 0  # Swin pads maps to whole windows
+
+
+def test_plan_for_an_encoder_that_has_changed_is_refused() -> None:
+    architecture = ENCODERS["uniformer-smoke"].architecture()
+    architecture["arch_kwargs"]["features"] = [8, 16, 64]
+    with pytest.raises(InputError, match="plan again"):
+        network_of(architecture, 1, 2)
+
+
+def job_for(workspace: Workspace, name: str, kind: str) -> FineTuneJob:
+    card = toy_card(kind)
+    toy_dataset(workspace, card)
+    planning = replace(SMOKE.planning, max_patch_edge=64) if name in EDGE else SMOKE.planning
+    planned = plan_dataset(workspace, card, ENCODERS[name], replace(planning, memory_gb=0.1), Inline())
+    assert all(edge % ENCODERS[name].stride == 0 for edge in planned.configuration["patch_size"])
+    assert np.prod(ENCODERS[name].deepest(planned.configuration["patch_size"])) > 1
+    fold = load_splits(workspace, card).folds[0]
+    fold = fold.model_copy(update={"val": [], "test": fold.test[:1]})
+    files = case_files(workspace, card, planned.block)
+    config = (
+        replace(SMOKE.segmentation, epochs=1, iterations_per_epoch=1, augment=False)
+        if kind == "segmentation"
+        else replace(SMOKE.classification, epochs=1)
+    )
+    return FineTuneJob(
+        task=card.dataset_name,
+        plan_folder=planned.folder,
+        cases_folder=planned.cases,
+        labels={case: str(files[case].label) for case in fold.test},
+        images={case: str(files[case].images[0]) for case in fold.test},
+        regions=dict(planned.block.regions),
+        classes=list(planned.block.classes),
+        fold=fold,
+        encoder=name,
+        pretrained=None,
+        stem="reinit",
+        seed=0,
+        config=config,  # type: ignore[arg-type]
+        runtime=SMOKE.runtime,
+        folder=workspace.results / name,
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_segmentation(workspace: Workspace, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_for(workspace, name, "segmentation")
+    networks = []
+    original = SegmentationTrainer.set_up
+
+    def note(self: SegmentationTrainer, *arguments: Any) -> None:
+        original(self, *arguments)
+        networks.append(self.network)
+
+    monkeypatch.setattr(SegmentationTrainer, "set_up", note)
+    score = partial(lambda case, ref, pred: segmentation_rows(case, case, ref, pred, job.regions))
+    outcome = fine_tune_segmentation(job, "key", score)
+    assert len(outcome.table) == len(job.regions)
+    assert pd.read_csv(job.folder / "log.csv")["train_loss"].notna().all()
+    plan = read_json(job.plan_folder / "plan.json")
+    assert plan["mvp_bench"]["encoder"] == name
+    assert set(encoder_state(networks[0].encoder)) == set(encoder_state(ENCODERS[name].build(2)))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_classification(workspace: Workspace, name: str) -> None:
+    job = job_for(workspace, name, "classification")
+    outcome = fine_tune_classification(job, "key", classification_rows)
+    assert outcome.table["case"].tolist() == job.fold.test
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_patch_smaller_than_two_deepest_voxels(workspace: Workspace, name: str) -> None:
+    card = toy_card()
+    toy_dataset(workspace, card, shape=(6, 6, 6))
+    config = replace(SMOKE.planning, memory_gb=1.0, max_patch_edge=64)
+    spec = ENCODERS[name]
+    patch = plan_dataset(workspace, card, spec, config, Inline()).configuration["patch_size"]
+    assert np.prod(spec.deepest(patch)) >= 2
+    with pytest.raises(InputError, match="max-patch-edge"):
+        plan_dataset(workspace, card, spec, replace(config, max_patch_edge=spec.stride), Inline())
