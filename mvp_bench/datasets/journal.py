@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class Journal:
-    """Results by key, kept in a file; without a path nothing is kept.
+    """Results by key, kept in a file; without a path nothing is kept. Only what an earlier run left is held in memory.
 
     Args:
         path: the file; made with the first result.
@@ -70,7 +70,6 @@ class Journal:
             return
         with self._path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"key": key, "result": result}) + "\n")
-        self._results[key] = result
 
 
 def run_kept(
