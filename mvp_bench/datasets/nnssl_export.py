@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvp_bench.datasets.conversion import IMAGE_ENDINGS
 from mvp_bench.datasets.prepared import load_block
+from mvp_bench.datasets.reading.conversion import IMAGE_ENDINGS
 from mvp_bench.datasets.schema import DATASET_NAME, Card, Case, DatasetBlock
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log

@@ -11,16 +11,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mvp_bench.datasets.acceptance import Workbench, accept
-from mvp_bench.datasets.case_check import case_roles
-from mvp_bench.datasets.conversion import Conversion, Converter
 from mvp_bench.datasets.dataset_json import dataset_json
-from mvp_bench.datasets.integrity import hash_data, integrity_report
-from mvp_bench.datasets.integrity_report import INTEGRITY, CaseFacts
-from mvp_bench.datasets.journal import REQUEST, staging_folder
+from mvp_bench.datasets.integrity.case_check import case_roles
+from mvp_bench.datasets.integrity.cases import hash_data, integrity_report
+from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts
 from mvp_bench.datasets.phantom import MANIFEST, write_phantom_release
+from mvp_bench.datasets.preparation.acceptance import Workbench, accept
+from mvp_bench.datasets.preparation.journal import REQUEST, staging_folder
+from mvp_bench.datasets.preparation.request import PHANTOM, Request, make_request, release_folder
 from mvp_bench.datasets.prepared import dataset_json_path, is_prepared, load_block, not_prepared
-from mvp_bench.datasets.request import PHANTOM, Request, make_request, release_folder
+from mvp_bench.datasets.reading.conversion import Conversion, Converter
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock
 from mvp_bench.datasets.splits import make_splits
 from mvp_bench.errors import InputError

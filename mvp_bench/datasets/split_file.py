@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from mvp_bench.datasets.reading.sources import listed, without_ending
 from mvp_bench.datasets.schema import Case
-from mvp_bench.datasets.sources import listed, without_ending
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log
 from mvp_bench.workspace import read_json

@@ -84,7 +84,7 @@ def _prepared_cards(workspace: Workspace, config: PrepareConfig) -> list[Card]:
 
 
 def _check(workspace: Workspace, config: PrepareConfig, cards: list[Card]) -> bool:
-    from mvp_bench.datasets.check import check_prepared
+    from mvp_bench.datasets.integrity.check import check_prepared
 
     return check_prepared(workspace, cards, config.workers, config.preparation.check)
 

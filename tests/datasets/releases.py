@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 
 from mvp_bench.datasets.catalog import find_card, load_cards
-from mvp_bench.datasets.conversion import Conversion
-from mvp_bench.datasets.derive import Derived, write_derived
+from mvp_bench.datasets.geometry.derive import Derived, write_derived
+from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card
 from mvp_bench.registry import CONVERTERS
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvp_bench.datasets.bids_layout import BidsName, parse_name
-from mvp_bench.datasets.conversion import parse_options
 from mvp_bench.datasets.converters import bids
 from mvp_bench.datasets.converters.bids import BidsOptions
+from mvp_bench.datasets.reading.bids_layout import BidsName, parse_name
+from mvp_bench.datasets.reading.conversion import parse_options
 from mvp_bench.datasets.schema import Card, Case
 from mvp_bench.errors import InputError
 

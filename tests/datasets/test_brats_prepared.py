@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mvp_bench.datasets.integrity_report import load_integrity
+from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.schema import DatasetBlock
 from mvp_bench.errors import InputError

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mvp_bench.datasets.catalog import SHIPPED, expand, find_card, load_cards, read_card
-from mvp_bench.datasets.conversion import parse_options
 from mvp_bench.datasets.converters import generic
 from mvp_bench.datasets.converters.adni import AdniOptions
 from mvp_bench.datasets.converters.brats import BratsOptions
@@ -17,6 +16,7 @@ from mvp_bench.datasets.converters.generic import GenericOptions
 from mvp_bench.datasets.converters.mrbrains13 import MrbrainsOptions
 from mvp_bench.datasets.converters.vsseg import VssegOptions
 from mvp_bench.datasets.dataset_json import nnunet_labels
+from mvp_bench.datasets.reading.conversion import parse_options
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS

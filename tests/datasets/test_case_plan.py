@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mvp_bench.datasets.case_plan import CasePlan, plan_case
-from mvp_bench.datasets.conversion import ConverterOptions, Found, ImageFile
-from mvp_bench.datasets.derive import Outcome, write_derived
+from mvp_bench.datasets.geometry.derive import Outcome, write_derived
+from mvp_bench.datasets.geometry.volumes import grid_difference, read_grid, read_volume
+from mvp_bench.datasets.reading.case_plan import CasePlan, plan_case
+from mvp_bench.datasets.reading.conversion import ConverterOptions, Found, ImageFile
 from mvp_bench.datasets.schema import Case
-from mvp_bench.datasets.volumes import grid_difference, read_grid, read_volume
 
 from .releases import SRI24, image, mask, shipped, truncate
 

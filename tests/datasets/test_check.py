@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mvp_bench.datasets.check import check_prepared
-from mvp_bench.datasets.integrity_report import Integrity, load_integrity
+from mvp_bench.datasets.integrity.check import check_prepared
+from mvp_bench.datasets.integrity.report import Integrity, load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from scipy.spatial.transform import Rotation
 
-from mvp_bench.datasets.dicom import find_series, read_series
+from mvp_bench.datasets.reading.dicom import find_series, read_series
 from mvp_bench.errors import InputError
 
 from .layouts.dicom import AXIAL, dicom_series, uid

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvp_bench.datasets import making
-from mvp_bench.datasets.conversion import Conversion
-from mvp_bench.datasets.derive import Derived, Outcome
-from mvp_bench.datasets.integrity_report import load_integrity
-from mvp_bench.datasets.journal import STAGING, Journal
-from mvp_bench.datasets.making import make_cases
+from mvp_bench.datasets.geometry.derive import Derived, Outcome
+from mvp_bench.datasets.integrity.report import load_integrity
+from mvp_bench.datasets.preparation import making
+from mvp_bench.datasets.preparation.journal import STAGING, Journal
+from mvp_bench.datasets.preparation.making import make_cases
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import is_prepared, load_splits
+from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card, Case
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_pool
@@ -196,7 +196,7 @@ def test_another_request_starts_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mvp_bench.datasets.acceptance.find_duplicates", die)
+        patch.setattr("mvp_bench.datasets.preparation.acceptance.find_duplicates", die)
         with pytest.raises(KeyboardInterrupt):
             prepare_dataset(workspace, shipped(505), source=masks_to_make)
     calls: list[str] = []

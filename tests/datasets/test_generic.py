@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mvp_bench.datasets.derive import write_derived
+from mvp_bench.datasets.geometry.derive import write_derived
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 

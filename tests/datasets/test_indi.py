@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mvp_bench.datasets.conversion import Conversion
-from mvp_bench.datasets.integrity_report import load_integrity
+from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
+from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.errors import InputError
 from mvp_bench.settings import PreparationConfig
 from mvp_bench.workspace import Workspace

@@ -14,12 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvp_bench.datasets.case_check import Checked, voxel_hash
-from mvp_bench.datasets.integrity import check_cases, empty_regions, hash_data
-from mvp_bench.datasets.integrity_report import CaseFacts
-from mvp_bench.datasets.journal import Journal
+from mvp_bench.datasets.geometry.volumes import (
+    Grid,
+    grid_difference,
+    read_grid,
+    read_volume,
+    whole_numbers,
+    write_volume,
+)
+from mvp_bench.datasets.integrity.case_check import Checked, voxel_hash
+from mvp_bench.datasets.integrity.cases import check_cases, empty_regions, hash_data
+from mvp_bench.datasets.integrity.report import CaseFacts
+from mvp_bench.datasets.preparation.journal import Journal
 from mvp_bench.datasets.schema import Card, Case
-from mvp_bench.datasets.volumes import Grid, grid_difference, read_grid, read_volume, whole_numbers, write_volume
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_pool
 from mvp_bench.settings import CheckConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvp_bench.datasets.label_values import held_values
+from mvp_bench.datasets.reading.label_values import held_values
 
 from .releases import mask, save, truncate
 

@@ -14,10 +14,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mvp_bench.datasets import integrity
-from mvp_bench.datasets.case_check import CaseJob, Checked
-from mvp_bench.datasets.integrity_report import load_integrity
-from mvp_bench.datasets.journal import JOURNAL, STAGING
+from mvp_bench.datasets.integrity import cases as integrity
+from mvp_bench.datasets.integrity.case_check import CaseJob, Checked
+from mvp_bench.datasets.integrity.report import load_integrity
+from mvp_bench.datasets.preparation.journal import JOURNAL, STAGING
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import is_prepared, load_splits
 from mvp_bench.datasets.schema import Card

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mvp_bench.datasets.conversion import parse_options
 from mvp_bench.datasets.converters import nnssl
 from mvp_bench.datasets.nnssl_export import export_nnssl
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_block
+from mvp_bench.datasets.reading.conversion import parse_options
 from mvp_bench.datasets.schema import Card, resolve_path
 from mvp_bench.errors import InputError
 from mvp_bench.workspace import Workspace

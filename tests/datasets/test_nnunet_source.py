@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from mvp_bench.datasets.conversion import parse_options
 from mvp_bench.datasets.converters import msd, nnunet
-from mvp_bench.datasets.itk_files import read_itk
+from mvp_bench.datasets.geometry.resampling import to_itk
+from mvp_bench.datasets.geometry.volumes import Grid
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_block
-from mvp_bench.datasets.resampling import to_itk
+from mvp_bench.datasets.reading.conversion import parse_options
+from mvp_bench.datasets.reading.itk_files import read_itk
 from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.volumes import Grid
 from mvp_bench.errors import InputError
 from mvp_bench.workspace import Workspace
 

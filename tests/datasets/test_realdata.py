@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mvp_bench.datasets.catalog import find_card, load_cards
-from mvp_bench.datasets.integrity_report import load_integrity
+from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.datasets.schema import resolve_path

@@ -13,12 +13,12 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from mvp_bench.datasets.derive import Derived, write_derived
+from mvp_bench.datasets.geometry.derive import Derived, write_derived
+from mvp_bench.datasets.geometry.registration import Registration, register
+from mvp_bench.datasets.geometry.resampling import from_itk, resample, to_itk
+from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, read_grid, read_volume, write_volume
 from mvp_bench.datasets.phantom.cohorts import cohort_of
 from mvp_bench.datasets.phantom.subject import make_subject
-from mvp_bench.datasets.registration import Registration, register
-from mvp_bench.datasets.resampling import from_itk, resample, to_itk
-from mvp_bench.datasets.volumes import Grid, Volume, grid_difference, read_grid, read_volume, write_volume
 from mvp_bench.parallel import run_all, worker_pool
 from mvp_bench.settings import RegistrationConfig
 

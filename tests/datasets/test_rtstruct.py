@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from scipy.spatial.transform import Rotation
 
-from mvp_bench.datasets.dicom import find_series, read_series
-from mvp_bench.datasets.rtstruct import (
+from mvp_bench.datasets.geometry.volumes import Grid, write_volume
+from mvp_bench.datasets.reading.dicom import find_series, read_series
+from mvp_bench.datasets.reading.rtstruct import (
     Structure,
     choose_structure,
     draw_structure,
     read_structure,
     read_structure_set,
 )
-from mvp_bench.datasets.volumes import Grid, write_volume
 from mvp_bench.errors import InputError
 
 from .layouts.dicom import dicom_series, uid

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from mvp_bench.datasets.conversion import parse_options
 from mvp_bench.datasets.converters import table as converter
 from mvp_bench.datasets.converters.table import TableOptions
 from mvp_bench.datasets.prepare import prepare_dataset
+from mvp_bench.datasets.reading.conversion import parse_options
+from mvp_bench.datasets.reading.sources import ALIASES, SourceOptions
 from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.sources import ALIASES, SourceOptions
 from mvp_bench.errors import InputError
 from mvp_bench.workspace import Workspace
 

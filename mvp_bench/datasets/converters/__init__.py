@@ -1,1 +1,1 @@
-"""Readers of public releases; each module registers one converter (see :mod:`mvp_bench.datasets.conversion`)."""
+"""Readers of releases; each module registers one converter (see :mod:`mvp_bench.datasets.reading.conversion`)."""

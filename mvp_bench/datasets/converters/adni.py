@@ -18,9 +18,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.adni_tables import CollectionGroups, Group, Scan, VisitDiagnoses
-from mvp_bench.datasets.assembly import assemble
-from mvp_bench.datasets.conversion import (
+from mvp_bench.datasets.reading.adni_tables import CollectionGroups, Group, Scan, VisitDiagnoses
+from mvp_bench.datasets.reading.assembly import assemble
+from mvp_bench.datasets.reading.conversion import (
     Conversion,
     ConverterOptions,
     Found,
@@ -32,7 +32,7 @@ from mvp_bench.datasets.conversion import (
     natural,
     parse_options,
 )
-from mvp_bench.datasets.dicom import read_series
+from mvp_bench.datasets.reading.dicom import read_series
 from mvp_bench.datasets.schema import Card, Case, Exclusion
 from mvp_bench.registry import CONVERTERS
 

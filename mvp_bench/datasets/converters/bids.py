@@ -39,8 +39,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.assembly import ClassOf, assemble
-from mvp_bench.datasets.bids_layout import (
+from mvp_bench.datasets.geometry.volumes import read_shape
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import ClassOf, assemble
+from mvp_bench.datasets.reading.bids_layout import (
     DERIVATIVES,
     NOT_RAW,
     BidsName,
@@ -50,11 +52,17 @@ from mvp_bench.datasets.bids_layout import (
     find_root,
     parse_name,
 )
-from mvp_bench.datasets.conversion import Conversion, Found, Ignored, ImageFile, compiled, image_files, parse_options
-from mvp_bench.datasets.integrity import LABEL
+from mvp_bench.datasets.reading.conversion import (
+    Conversion,
+    Found,
+    Ignored,
+    ImageFile,
+    compiled,
+    image_files,
+    parse_options,
+)
+from mvp_bench.datasets.reading.sources import SourceOptions, case_name, found_file, listed, onto_first_modality
 from mvp_bench.datasets.schema import Card, Modality
-from mvp_bench.datasets.sources import SourceOptions, case_name, found_file, listed, onto_first_modality
-from mvp_bench.datasets.volumes import read_shape
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS
 

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.assembly import ClassOf, assemble
-from mvp_bench.datasets.class_table import Classes, ClassTable
-from mvp_bench.datasets.conversion import (
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import ClassOf, assemble
+from mvp_bench.datasets.reading.class_table import Classes, ClassTable
+from mvp_bench.datasets.reading.conversion import (
     Conversion,
     ConverterOptions,
     Found,
@@ -29,8 +30,7 @@ from mvp_bench.datasets.conversion import (
     image_files,
     parse_options,
 )
-from mvp_bench.datasets.integrity import LABEL
-from mvp_bench.datasets.label_values import held_values
+from mvp_bench.datasets.reading.label_values import held_values
 from mvp_bench.datasets.schema import Card, Exclusion, Repair
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log

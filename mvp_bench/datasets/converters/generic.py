@@ -35,10 +35,11 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.assembly import ClassOf, assemble
-from mvp_bench.datasets.case_plan import BRAIN_MASK
-from mvp_bench.datasets.class_table import Classes, ClassTable
-from mvp_bench.datasets.conversion import (
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import ClassOf, assemble
+from mvp_bench.datasets.reading.case_plan import BRAIN_MASK
+from mvp_bench.datasets.reading.class_table import Classes, ClassTable
+from mvp_bench.datasets.reading.conversion import (
     Conversion,
     ConverterOptions,
     Found,
@@ -49,7 +50,6 @@ from mvp_bench.datasets.conversion import (
     natural,
     parse_options,
 )
-from mvp_bench.datasets.integrity import LABEL
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Modality
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS

@@ -17,8 +17,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import SimpleITK as sitk
 
-from mvp_bench.datasets.assembly import assemble
-from mvp_bench.datasets.conversion import (
+from mvp_bench.datasets.geometry.derive import Derived
+from mvp_bench.datasets.geometry.resampling import LPS, from_itk
+from mvp_bench.datasets.geometry.volumes import Grid, Volume
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import assemble
+from mvp_bench.datasets.reading.conversion import (
     Conversion,
     ConverterOptions,
     Found,
@@ -28,11 +32,7 @@ from mvp_bench.datasets.conversion import (
     image_files,
     parse_options,
 )
-from mvp_bench.datasets.derive import Derived
-from mvp_bench.datasets.integrity import LABEL
-from mvp_bench.datasets.resampling import LPS, from_itk
 from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.volumes import Grid, Volume
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS
 
@@ -84,7 +84,7 @@ def convert(source: Path, card: Card, output: Path) -> Conversion:
 
 
 def read_metaimage(path: Path) -> Volume:
-    """Read a MetaImage header and its data; a reader for :class:`~mvp_bench.datasets.derive.Derived`.
+    """Read a MetaImage header and its data; a reader for :class:`~mvp_bench.datasets.geometry.derive.Derived`.
 
     Raises:
         InputError: if the header or its data cannot be read, or the image is not three-dimensional.

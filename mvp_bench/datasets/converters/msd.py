@@ -24,11 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mvp_bench.datasets.assembly import assemble
-from mvp_bench.datasets.conversion import Conversion, Found, Ignored, parse_options
-from mvp_bench.datasets.integrity import LABEL
-from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.sources import (
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import assemble
+from mvp_bench.datasets.reading.conversion import Conversion, Found, Ignored, parse_options
+from mvp_bench.datasets.reading.sources import (
     NamedCaseOptions,
     channel_roles,
     found_file,
@@ -37,6 +36,7 @@ from mvp_bench.datasets.sources import (
     label_names_fit,
     without_ending,
 )
+from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS
 from mvp_bench.workspace import read_json

@@ -24,12 +24,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from mvp_bench.datasets.assembly import assemble
 from mvp_bench.datasets.catalog import field_error
-from mvp_bench.datasets.conversion import Conversion, Found, Ignored, parse_options
 from mvp_bench.datasets.nnssl_export import CASE, FILE
-from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.sources import (
+from mvp_bench.datasets.reading.assembly import assemble
+from mvp_bench.datasets.reading.conversion import Conversion, Found, Ignored, parse_options
+from mvp_bench.datasets.reading.sources import (
     SourceOptions,
     case_name,
     found_file,
@@ -37,6 +36,7 @@ from mvp_bench.datasets.sources import (
     index_file,
     onto_first_modality,
 )
+from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS
 from mvp_bench.workspace import read_json

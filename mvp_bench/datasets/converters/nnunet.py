@@ -26,12 +26,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mvp_bench.datasets.assembly import assemble
-from mvp_bench.datasets.conversion import Conversion, Found, Ignored, files_below, parse_options
-from mvp_bench.datasets.integrity import LABEL
-from mvp_bench.datasets.itk_files import ITK_ENDINGS
-from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.sources import (
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import assemble
+from mvp_bench.datasets.reading.conversion import Conversion, Found, Ignored, files_below, parse_options
+from mvp_bench.datasets.reading.itk_files import ITK_ENDINGS
+from mvp_bench.datasets.reading.sources import (
     NamedCaseOptions,
     channel_roles,
     found_file,
@@ -39,6 +38,7 @@ from mvp_bench.datasets.sources import (
     index_file,
     label_names_fit,
 )
+from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log
 from mvp_bench.registry import CONVERTERS

@@ -31,12 +31,12 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from mvp_bench.datasets.assembly import assemble
-from mvp_bench.datasets.case_plan import BRAIN_MASK
-from mvp_bench.datasets.conversion import Conversion, Found, Ignored, parse_options
-from mvp_bench.datasets.integrity import LABEL
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import assemble
+from mvp_bench.datasets.reading.case_plan import BRAIN_MASK
+from mvp_bench.datasets.reading.conversion import Conversion, Found, Ignored, parse_options
+from mvp_bench.datasets.reading.sources import SourceOptions, case_name, found_file, image_file, listed, read_rows
 from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.sources import SourceOptions, case_name, found_file, image_file, listed, read_rows
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS
 

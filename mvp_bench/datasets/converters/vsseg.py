@@ -25,8 +25,10 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from mvp_bench.datasets.assembly import assemble
-from mvp_bench.datasets.conversion import (
+from mvp_bench.datasets.geometry.derive import Derived
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.assembly import assemble
+from mvp_bench.datasets.reading.conversion import (
     Conversion,
     ConverterOptions,
     Found,
@@ -37,10 +39,8 @@ from mvp_bench.datasets.conversion import (
     image_files,
     parse_options,
 )
-from mvp_bench.datasets.derive import Derived
-from mvp_bench.datasets.dicom import Series, find_series, read_series
-from mvp_bench.datasets.integrity import LABEL
-from mvp_bench.datasets.rtstruct import choose_structure, read_structure, read_structure_set
+from mvp_bench.datasets.reading.dicom import Series, find_series, read_series
+from mvp_bench.datasets.reading.rtstruct import choose_structure, read_structure, read_structure_set
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.registry import CONVERTERS

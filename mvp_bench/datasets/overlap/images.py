@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvp_bench.datasets.integrity_report import INTEGRITY, FileFacts, load_integrity
+from mvp_bench.datasets.integrity.report import INTEGRITY, FileFacts, load_integrity
 from mvp_bench.datasets.schema import Card, DatasetBlock, resolve_path
 from mvp_bench.parallel import run_all
 from mvp_bench.settings import OverlapConfig
@@ -128,8 +128,8 @@ def _key(one: Scan, other: Scan) -> str:
 
 
 def _correlation(job: tuple[Path, Path, OverlapConfig]) -> float:
+    from mvp_bench.datasets.geometry.volumes import read_volume
     from mvp_bench.datasets.overlap.perceptual import same_scan
-    from mvp_bench.datasets.volumes import read_volume
 
     one, other, config = job
     return round(same_scan(read_volume(one), read_volume(other), config)[1], 6)

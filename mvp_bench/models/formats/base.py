@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from mvp_bench.datasets.sources import ALIASES
+from mvp_bench.datasets.reading.sources import ALIASES
 from mvp_bench.models.formats.raw import RawFile, State
 
 Triple = tuple[float, float, float]

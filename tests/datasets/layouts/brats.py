@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvp_bench.datasets.conversion import Conversion
+from mvp_bench.datasets.reading.conversion import Conversion
 
 from ..releases import SHAPE, SRI24, image, mask, save, table, truncate
 

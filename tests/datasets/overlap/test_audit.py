@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from mvp_bench.datasets.catalog import load_cards
-from mvp_bench.datasets.integrity_report import INTEGRITY, CaseFacts, FileFacts, Integrity
+from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts, FileFacts, Integrity
 from mvp_bench.datasets.overlap import audit as audit_module
 from mvp_bench.datasets.overlap import images
 from mvp_bench.datasets.overlap.audit import OVERLAP, Audit, audit, print_audit

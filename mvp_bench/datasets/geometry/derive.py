@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mvp_bench.datasets.volumes import (
+from mvp_bench.datasets.geometry.volumes import (
     Grid,
     Volume,
     grid_difference,
@@ -55,7 +55,7 @@ class Derived:
             steps may read those.
         kind: ``image`` (linear interpolation, single precision) or ``label`` (whole numbers, never interpolated).
         step: files of a lower step are written first, so that they can be sources and references of later ones.
-        reader: reads the source; None: :func:`~mvp_bench.datasets.volumes.read_volume`.
+        reader: reads the source; None: :func:`~mvp_bench.datasets.geometry.volumes.read_volume`.
         done: what ``reader`` does, in words, for the list of repairs (it stands there in any case).
         label_map: old label value -> new one; others stay.
         unit: ``adc``: bring the values to 1e-6 mm2/s by their order of magnitude.
@@ -243,8 +243,8 @@ def _bring_onto_grid(
     """Resample all drafts that lie elsewhere; returns why a registration was refused, and whether they are left out."""
     import SimpleITK as sitk  # slow to import, and used here only
 
-    from mvp_bench.datasets import registration as rigid
-    from mvp_bench.datasets.resampling import from_itk, resample, to_itk
+    from mvp_bench.datasets.geometry import registration as rigid
+    from mvp_bench.datasets.geometry.resampling import from_itk, resample, to_itk
 
     assert derived.grid is not None
     onto = read_grid(derived.grid)

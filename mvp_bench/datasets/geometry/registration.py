@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import mutual_info_score
 
-from mvp_bench.datasets.resampling import from_itk, resample, to_itk
-from mvp_bench.datasets.volumes import Volume
+from mvp_bench.datasets.geometry.resampling import from_itk, resample, to_itk
+from mvp_bench.datasets.geometry.volumes import Volume
 from mvp_bench.errors import InputError
 from mvp_bench.settings import RegistrationConfig
 

@@ -18,7 +18,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from skimage.draw import polygon
 
-from mvp_bench.datasets.volumes import Grid, Volume, read_grid
+from mvp_bench.datasets.geometry.volumes import Grid, Volume, read_grid
 from mvp_bench.errors import InputError
 
 SLICE_TOLERANCE = 0.5
@@ -112,7 +112,7 @@ def draw_structure(path: Path, structure: Structure, grid: Grid) -> NDArray[np.u
 
 def read_structure(path: Path, *, reference: Path, name: str = "") -> Volume:
     """The mask of one structure; with ``functools.partial`` a reader for
-    :class:`~mvp_bench.datasets.derive.Derived`.
+    :class:`~mvp_bench.datasets.geometry.derive.Derived`.
 
     Args:
         path: RTSTRUCT file.

@@ -11,11 +11,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from mvp_bench.datasets.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
-from mvp_bench.datasets.integrity_report import CaseFacts, FileFacts
+from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, read_volume, whole_numbers
+from mvp_bench.datasets.integrity.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
+from mvp_bench.datasets.integrity.report import CaseFacts, FileFacts
 from mvp_bench.datasets.overlap.perceptual import perceptual_hash
 from mvp_bench.datasets.schema import Case
-from mvp_bench.datasets.volumes import Grid, Volume, grid_difference, read_volume, whole_numbers
 from mvp_bench.errors import InputError
 from mvp_bench.settings import CheckConfig
 
@@ -86,7 +86,7 @@ class _Findings:
 
 
 def check_case(job: CaseJob) -> Checked:
-    """Read all files of a case to their ends; see :func:`mvp_bench.datasets.integrity.check_cases`."""
+    """Read all files of a case to their ends; see :func:`mvp_bench.datasets.integrity.cases.check_cases`."""
     findings = _Findings(job.config)
     for role, text in case_roles(job.case).items():
         if role in job.failed:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 
-from mvp_bench.datasets.conversion import IMAGE_ENDINGS, ConverterOptions, Found, ImageFile
-from mvp_bench.datasets.itk_files import ITK_ENDINGS, read_itk, read_itk_grid
+from mvp_bench.datasets.geometry.volumes import Grid, read_grid, read_volume
+from mvp_bench.datasets.reading.conversion import IMAGE_ENDINGS, ConverterOptions, Found, ImageFile
+from mvp_bench.datasets.reading.itk_files import ITK_ENDINGS, read_itk, read_itk_grid
 from mvp_bench.datasets.schema import Card, Modality
-from mvp_bench.datasets.volumes import Grid, read_grid, read_volume
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log
 

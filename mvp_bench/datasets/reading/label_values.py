@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mvp_bench.datasets.derive import Reader
-from mvp_bench.datasets.volumes import read_volume
+from mvp_bench.datasets.geometry.derive import Reader
+from mvp_bench.datasets.geometry.volumes import read_volume
 from mvp_bench.errors import InputError
 
 THREADS = min(4, os.cpu_count() or 1)

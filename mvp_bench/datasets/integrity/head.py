@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from mvp_bench.datasets.integrity_report import Skull
+from mvp_bench.datasets.integrity.report import Skull
 
 Array = NDArray[np.float32]
 

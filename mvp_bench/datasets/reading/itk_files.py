@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvp_bench.datasets.volumes import Grid, Volume
+from mvp_bench.datasets.geometry.volumes import Grid, Volume
 from mvp_bench.errors import InputError
 from mvp_bench.workspace import hash_file
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mvp_bench.datasets.conversion import no_release
+from mvp_bench.datasets.reading.conversion import no_release
+from mvp_bench.datasets.reading.sources import listed, read_rows
 from mvp_bench.datasets.schema import Card
-from mvp_bench.datasets.sources import listed, read_rows
 from mvp_bench.errors import InputError
 from mvp_bench.workspace import read_json
 

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from mvp_bench.datasets.volumes import Grid
+from mvp_bench.datasets.geometry.volumes import Grid
 
 LPS = np.diag([-1.0, -1.0, 1.0])
 """RAS world millimetres -> LPS world millimetres, and back."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mvp_bench.datasets.conversion import natural, summed_up
+from mvp_bench.datasets.reading.conversion import natural, summed_up
 from mvp_bench.datasets.schema import Card, Exclusion
 from mvp_bench.errors import InputError
 

@@ -10,8 +10,8 @@ from datetime import date, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mvp_bench.datasets.class_table import named, read_table
-from mvp_bench.datasets.conversion import files_below, summed_up
+from mvp_bench.datasets.reading.class_table import named, read_table
+from mvp_bench.datasets.reading.conversion import files_below, summed_up
 from mvp_bench.datasets.schema import Card, Exclusion
 from mvp_bench.errors import InputError
 

@@ -6,7 +6,8 @@ A converter is a function registered in :data:`mvp_bench.registry.CONVERTERS`::
     def convert(source: Path, card: Card, output: Path) -> Conversion: ...
 
 It reads file names, tables and headers below ``source`` and returns the cases with absolute paths. It writes nothing:
-files that must be made anew are returned as :class:`~mvp_bench.datasets.derive.Derived`, with targets below ``output``.
+files that must be made anew are returned as :class:`~mvp_bench.datasets.geometry.derive.Derived`, with targets below
+``output``.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mvp_bench.datasets.catalog import field_error
-from mvp_bench.datasets.derive import Derived, Reader
+from mvp_bench.datasets.geometry.derive import Derived, Reader
+from mvp_bench.datasets.geometry.volumes import Grid
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Modality, Repair
-from mvp_bench.datasets.volumes import Grid
 from mvp_bench.errors import InputError
 
 IMAGE_ENDINGS = (".nii.gz", ".nii")

@@ -10,11 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mvp_bench.datasets.case_plan import plan_case
-from mvp_bench.datasets.conversion import Conversion, ConverterOptions, Found, compiled, natural, no_release
-from mvp_bench.datasets.derive import Derived
-from mvp_bench.datasets.integrity import LABEL
-from mvp_bench.datasets.label_values import held_values
+from mvp_bench.datasets.geometry.derive import Derived
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.case_plan import plan_case
+from mvp_bench.datasets.reading.conversion import Conversion, ConverterOptions, Found, compiled, natural, no_release
+from mvp_bench.datasets.reading.label_values import held_values
 from mvp_bench.datasets.schema import Card, Case, Exclusion
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mvp_bench.datasets.case_check import LABEL
-from mvp_bench.datasets.integrity_report import INTEGRITY, CaseFacts
+from mvp_bench.datasets.integrity.case_check import LABEL
+from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts
 from mvp_bench.datasets.schema import Card
 from mvp_bench.workspace import Workspace, read_json
 

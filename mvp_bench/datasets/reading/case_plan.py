@@ -1,7 +1,7 @@
 """Which files of a case must be written anew so that all of them share one grid, unit and convention.
 
 Only headers are read here. Whether a header is repaired, an image registered or a unit changed is decided when the file
-is written (:func:`~mvp_bench.datasets.derive.write_derived`); a header that cannot be read is left to the check.
+is written (:func:`~mvp_bench.datasets.geometry.derive.write_derived`); an unreadable header is left to the check.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mvp_bench.datasets.conversion import ConverterOptions, Found
-from mvp_bench.datasets.derive import WORK, Derived
-from mvp_bench.datasets.integrity import LABEL
+from mvp_bench.datasets.geometry.derive import WORK, Derived
+from mvp_bench.datasets.geometry.volumes import Grid, grid_difference, read_grid
+from mvp_bench.datasets.integrity.cases import LABEL
+from mvp_bench.datasets.reading.conversion import ConverterOptions, Found
 from mvp_bench.datasets.schema import Card, Case
-from mvp_bench.datasets.volumes import Grid, grid_difference, read_grid
 from mvp_bench.errors import InputError
 
 BRAIN_MASK = "mask"

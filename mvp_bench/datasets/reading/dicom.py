@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
-from mvp_bench.datasets.conversion import files_below
-from mvp_bench.datasets.volumes import Grid, Volume
+from mvp_bench.datasets.geometry.volumes import Grid, Volume
+from mvp_bench.datasets.reading.conversion import files_below
 from mvp_bench.errors import InputError
 from mvp_bench.workspace import hash_file
 
@@ -79,7 +79,7 @@ def find_series(folder: Path) -> list[Series]:
 
 def read_series(path: Path, series_uid: str | None = None) -> Volume:
     """Read the volume of one series; with ``functools.partial`` a reader for
-    :class:`~mvp_bench.datasets.derive.Derived`.
+    :class:`~mvp_bench.datasets.geometry.derive.Derived`.
 
     Values are rescaled (slope and intercept of each slice) to single precision.
 

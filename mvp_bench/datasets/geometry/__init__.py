@@ -1,0 +1,1 @@
+"""Volumes on their grids: read, compared, resampled, registered, written anew."""

@@ -1,0 +1,1 @@
+"""Every file read to its end, and what was found."""

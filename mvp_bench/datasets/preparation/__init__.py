@@ -1,0 +1,1 @@
+"""The steps between a converter and a prepared dataset; an interrupted preparation goes on."""

@@ -1,0 +1,1 @@
+"""From the files of a release to cases: what the converters share."""
