@@ -20,7 +20,7 @@ from tests.pretraining.conftest import MODALITIES, source
 from tests.pretraining.fake_store import FakeInfo, FakeStore, Size, brains
 
 MANY = 100_000
-ALLOWANCE = 4e6
+ALLOWANCE = 2e7
 """Bytes that a worker may hold privately for 100,000 cases beyond what it holds for 100 (an index of Python objects
 would take some hundred megabytes)."""
 
