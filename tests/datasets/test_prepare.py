@@ -290,9 +290,9 @@ def test_faults_leave_nothing_half_written(
 @pytest.mark.parametrize(
     "moment",
     [
-        "making.write_derived",
-        "acceptance.check_cases",
-        "acceptance.find_duplicates",
+        "preparation.making.write_derived",
+        "preparation.acceptance.check_cases",
+        "preparation.acceptance.find_duplicates",
         "prepare._move_in",
         "prepare.write_json",
         "prepare._tell",

@@ -106,8 +106,10 @@ class Depthwise(nn.Conv3d):
 
 
 class _DepthwiseOnCpu(torch.autograd.Function):
-    """Forward in bfloat16, backward in float32: oneDNN's bfloat16 gradients of depthwise kernels take 1.5 (input) and
-    2.5 times (kernel) as long as its float32 ones (64 channels, 32^3 voxels, kernels of 5^3, AVX-512 BF16)."""
+    """Forward in bfloat16. The gradient of the input is the convolution of the output's with the mirrored kernel, which
+    as a forward pass takes oneDNN a twentieth of the time of its own backward pass; the kernel's is computed in
+    float32, in which oneDNN takes less than in bfloat16 (64 channels, 48^3 voxels, kernel of 5^3, one thread with
+    AVX-512 BF16: 0.02 s instead of 0.44 s, 0.58 s instead of 0.91 s)."""
 
     @staticmethod
     def forward(
@@ -120,8 +122,10 @@ class _DepthwiseOnCpu(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        found = torch.ops.aten.convolution_backward(
-            gradients[0].float().contiguous(memory_format=torch.channels_last_3d),
+        gradient = gradients[0].to(x.dtype).contiguous(memory_format=torch.channels_last_3d)
+        of_input = functional.conv3d(gradient, weight.flip(2, 3, 4), padding=ctx.padding, groups=len(weight))
+        _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            gradient.float(),
             x.float(),
             weight.float(),
             [len(weight)],
@@ -131,9 +135,9 @@ class _DepthwiseOnCpu(torch.autograd.Function):
             False,
             [0, 0, 0],
             len(weight),
-            [True, True, True],
+            [False, True, True],
         )
-        return *(gradient.to(x.dtype) for gradient in found), None
+        return of_input, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
 
 
 class ConvBlock(nn.Module):
