@@ -17,6 +17,9 @@ from mvp_bench.planning.fingerprint import CaseFiles, read_case
 from mvp_bench.planning.store import INDEX
 from mvp_bench.workspace import read_json, write_json, write_text
 
+BLOCK_BYTES = 32 * 1024
+"""Size in memory of a block, the smallest piece of a stored case that is decompressed: fits a core's first cache."""
+
 
 @dataclass(frozen=True)
 class CaseJob:
@@ -85,8 +88,9 @@ def preprocess_case(job: CaseJob) -> dict[str, Any]:
     if entry_file.is_file():
         return read_json(entry_file)
 
+    import blosc2
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(job.plan)
@@ -101,17 +105,42 @@ def preprocess_case(job: CaseJob) -> dict[str, Any]:
     data = data.astype(np.float32, copy=False)
     seg = seg.astype(np.int16, copy=False)
     patch = tuple(configuration.patch_size)
-    blocks, chunks = comp_blosc2_params(data.shape, patch, data.itemsize)
-    blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch, seg.itemsize)
+    blocks, chunks = blosc2_layout(data, patch)
+    blocks_seg, chunks_seg = blosc2_layout(seg, patch)
     target = folder / job.case
     for ending in (".b2nd", "_seg.b2nd", ".pkl"):  # left by a killed run
         Path(f"{target}{ending}").unlink(missing_ok=True)
     nnUNetDatasetBlosc2.save_case(
-        data, seg, properties, str(target), chunks=chunks, blocks=blocks, chunks_seg=chunks_seg, blocks_seg=blocks_seg
+        data,
+        seg,
+        properties,
+        str(target),
+        chunks=chunks,
+        blocks=blocks,
+        chunks_seg=chunks_seg,
+        blocks_seg=blocks_seg,
+        filters=[blosc2.Filter.SHUFFLE],
     )
     entry = {"shape": list(data.shape[1:]), "affine": _affine(properties, data.shape[1:]).tolist()}
     write_json(entry_file, entry)
     return entry
+
+
+def blosc2_layout(array: np.ndarray, patch: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of blocks and chunks by nnU-Net's rule, with blocks a quarter as large as its default.
+
+    Images are stored to be read fast. A window's blocks are decompressed whole: of a random 96^3 window 1.6 times its
+    voxels instead of 2.4 times. And bytes are shuffled by significance always, whereas nnU-Net takes what makes the
+    smaller file: on quantised images that is not to shuffle, which takes twice the time to read (real images, 96^3:
+    2.7 ms instead of 1.4, files of 0.31 instead of 0.45 of their size in memory).
+
+    Args:
+        array: (C, z, y, x), as it will be stored.
+        patch: voxels (z, y, x) that are read at once.
+    """
+    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
+
+    return comp_blosc2_params(array.shape, patch, array.itemsize, max_block_nbytes=BLOCK_BYTES)
 
 
 def _affine(properties: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:

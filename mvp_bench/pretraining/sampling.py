@@ -291,9 +291,11 @@ class PatchSampler(Dataset[Batch]):
 
 def to_unit(image: np.ndarray, low: float, high: float) -> None:
     """Map ``low``..``high`` to 0..1 in place, clipped; zeros (background) stay 0."""
-    background = image == 0
-    np.clip((image - low) / max(high - low, np.finfo(np.float32).eps), 0.0, 1.0, out=image)
-    image[background] = 0.0
+    content = image != 0
+    np.subtract(image, low, out=image)
+    np.multiply(image, 1.0 / max(high - low, np.finfo(np.float32).eps), out=image)
+    np.clip(image, 0.0, 1.0, out=image)
+    np.multiply(image, content, out=image)
 
 
 def collate(samples: Sequence[Batch]) -> Batch:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from mvp_bench.planning.preprocess import blosc2_layout
 from mvp_bench.planning.store import INDEX
 from mvp_bench.pretraining.methods.brainmvp import BrainMvpOptions
 from mvp_bench.settings import PretrainConfig, RuntimeConfig
@@ -75,7 +76,8 @@ def content_box(inside: np.ndarray) -> np.ndarray:
 
 def write_cases(folder: Path, setting: Setting) -> None:
     """``nifti/<case>/<modality>.nii.gz``, and the store that nnU-Net's preprocessing would make of them."""
-    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+    import blosc2
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     entries = {}
     for number in range(setting.batch):
@@ -91,7 +93,7 @@ def write_cases(folder: Path, setting: Setting) -> None:
         for channel, (image, mask) in enumerate(zip(cut, brain, strict=True)):
             data[channel][mask] = (image[mask] - image[mask].mean()) / image[mask].std()
         seg = np.zeros((1, *cut.shape[1:]), np.int16)
-        blocks, chunks = comp_blosc2_params(data.shape, (setting.patch,) * 3, data.itemsize)
+        blocks, chunks = blosc2_layout(data, (setting.patch,) * 3)
         (folder / "store" / INDEX).parent.mkdir(parents=True, exist_ok=True)
         nnUNetDatasetBlosc2.save_case(
             data,
@@ -102,6 +104,7 @@ def write_cases(folder: Path, setting: Setting) -> None:
             blocks=blocks,
             chunks_seg=chunks,
             blocks_seg=blocks,
+            filters=[blosc2.Filter.SHUFFLE],
         )
         affine = np.eye(4)
         affine[:3, 3] = box[:, 0]
