@@ -46,8 +46,9 @@ def plan() -> None:
 
 def pretrain() -> None:
     """mvp_pretrain: an encoder pre-trained by one method. What the verb does not know is an option of the method."""
-    if "--method" in sys.argv and {"-h", "--help"} & set(sys.argv):
-        _method_help(sys.argv[sys.argv.index("--method") + 1])
+    method = _value_of("--method", sys.argv)
+    if method and {"-h", "--help"} & set(sys.argv):
+        _method_help(method)
     _run(_pretrain_defaults, _pretrain, more_options=True)
 
 
@@ -194,16 +195,22 @@ def _method_help(method: str) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     with contextlib.suppress(SystemExit):
-        tyro.cli(options, args=["--help"], prog=f"mvp_pretrain --method {method}")
+        tyro.cli(
+            options,
+            args=["--help"],
+            prog=f"mvp_pretrain --method {method}",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
 
 
 def _pretrain(workspace: Workspace, config: PretrainVerbConfig, profile: str, rest: list[str]) -> int:
+    from mvp_bench.pretraining.listing import list_methods
     from mvp_bench.pretraining.method import resolve_options
     from mvp_bench.pretraining.resolved import dry_run
-    from mvp_bench.pretraining.verb import list_methods, run_pretraining
+    from mvp_bench.pretraining.verb import run_pretraining
 
     if config.list:
-        list_methods()
+        list_methods(config.pretrain, profile)
         return 0
     preset = resolve_options(config.pretrain.method, config.pretrain.preset, profile)
     options = tyro.cli(type(preset), args=rest, default=preset, config=(tyro.conf.FlagCreatePairsOff,))

@@ -134,7 +134,7 @@ class PretrainVerbConfig(CommonConfig):
     exclude_overlap: bool = False
     """Leave out every patient who is in a prepared task too."""
     list: bool = False
-    """List the methods."""
+    """List the methods: what, encoders they fit, budget as published and here."""
     dry_run: bool = False
     """Print the whole configuration as it would be used (JSON), and stop."""
     estimate: bool = False
@@ -159,7 +159,8 @@ class BenchmarkConfig(CommonConfig):
     all: bool = False
     """Every segmentation and classification task of the catalogue (those prepared; with --phantom all ten)."""
     methods: Names = ("scratch", "mae", "brainmvp")
-    """Pre-training methods to compare; scratch is none. Commas or blanks between them."""
+    """Pre-training methods to compare; scratch is none, imported:NAME the finished run results/pretraining/NAME (see
+    mvp_weights import). Commas or blanks between them."""
     tasks: Names = ()
     """Tasks by id or name; default with --all: every one."""
     seeds: Integers = ()
@@ -259,10 +260,10 @@ MINI = ProfileValues(
     PhantomConfig(spacing_mm=2.5, segmentation_patients=20, classification_patients=100, pretraining_patients=10),
     PlanningConfig(memory_gb=0.04, max_patch_edge=48, foreground_samples=1_000_000, workers=2),
     PretrainConfig(
-        steps=400,
-        batch_size=4,
+        steps=1600,
+        batch_size=2,
         patch_size=(32, 40, 32),
-        learning_rate=4e-3,
+        learning_rate=1.6e-2,
         warmup_fraction=0.05,
         checkpoint_every=50,
         log_every=25,

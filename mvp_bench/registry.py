@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SCRATCH = "scratch"
 """The method that is none: the encoder's fresh weights. Others are compared with it."""
+IMPORTED = "imported:"
+"""Stands before the name of a finished run in results/pretraining: the method that is these very weights."""
 
 
 class Registry(Generic[T]):
@@ -75,11 +77,15 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
-        _load_plugins()
+        self._loaded = True  # modules may look others up while they are imported
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            _load_plugins()
+        except BaseException:
+            self._loaded = False  # or the next look-up would find a part of the registry
+            raise
 
 
 def unknown_name(kind: str, name: object, known: Any) -> InputError:

@@ -153,6 +153,9 @@ class PretrainConfig:
     """Patch in voxels (z, y, x), multiples of the encoder's stride."""
     spacing: float | None = None
     """Isotropic spacing in mm at which all pre-training data are sampled; default: median of the datasets' plans."""
+    deduplicate: int | None = None
+    """Leave out cases whose 64-bit difference hashes lie within this Hamming distance of an earlier case of the dataset
+    (Wolf et al. 2024 found 6 best for CT slices); default: none."""
     learning_rate: float = 3e-4
     """AdamW's peak rate; cosine to zero."""
     weight_decay: float = 1e-5

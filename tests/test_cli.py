@@ -155,6 +155,7 @@ def test_unwritable_root(run: Verb, tmp_path: Path) -> None:
 
 def test_unknown_names(run: Verb, tmp_path: Path) -> None:
     one_message(run("benchmark", "--all", "--phantom", "--methods", "brainmpv"), "brainmvp")
+    one_message(run("benchmark", "--all", "--phantom", "--methods", "imported:mine"), "imported:mine", "mvp_weights")
     one_message(run("pretrain", "--method", "maee"), "mae")
     one_message(run("benchmark", "--all", "--phantom", "--encoder", "resenc-xxl"), "resenc-l")
     assert run("prepare", "--no-such-option")[0] == 2
@@ -208,6 +209,17 @@ def test_weights_of_another_encoder(run: Verb, pretrained: Path, tmp_path: Path)
     (pretrained / "encoder.json").write_text(json.dumps({**record, "encoder": "resenc-mini"}))
     one_message(benchmark_toys(run, "--seeds", 5), "resenc-mini")
     assert cells(tmp_path) == 1
+
+
+def test_imported_weights_are_checked_first(run: Verb, pretrained: Path, tmp_path: Path) -> None:
+    arguments = ("--tasks", 902, "--jobs", 1, "--profile", "smoke", "--methods")
+    one_message(run("benchmark", *arguments, "imported:mea"), "imported:mea", f"one of {pretrained.name}")
+    mine = f"imported:{pretrained.name}"
+    one_message(run("benchmark", *arguments, mine, "--encoder", "resenc-mini"), pretrained.name, "resenc-smoke")
+    weights = pretrained / "encoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    one_message(run("benchmark", *arguments, mine), "encoder.safetensors")
+    assert cells(tmp_path) == 1, "nothing was begun"
 
 
 def test_damaged_checkpoint(run: Verb, pretrained: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def tables(root: Path) -> dict[str, bytes]:
         "leaderboard_segmentation.csv",
         "leaderboard_classification.csv",
         "per_case.csv",
+        "methods.csv",
     }
     return found
 
@@ -107,6 +109,31 @@ def test_another_seed_gives_another_result(reference: Path, tmp_path: Path) -> N
     mine = pd.read_csv(tmp_path / "results" / "per_case.csv").query("method == 'scratch'")
     theirs = pd.read_csv(reference / "results" / "per_case.csv").query("method == 'scratch'")
     assert mine["probability"].dropna().tolist() != theirs["probability"].dropna().tolist()
+
+
+def test_exported_and_imported_weights_are_a_row_again(reference: Path, tmp_path: Path) -> None:
+    """The way of an encoder through another tool's checkpoint changes no bit of what is fine-tuned from it."""
+    root, file = tmp_path / "root", tmp_path / "sent.pth"
+    shutil.copytree(reference, root)
+    (trained,) = (root / "results" / "pretraining").glob("mae-*")
+    run("mvp_weights", root, "export", str(trained), "--format", "nnssl", "--out", str(file))
+    assert "can be imported" in run("mvp_weights", root, "inspect", str(file))
+    assert "scratch,imported:sent" in run("mvp_weights", root, "import", str(file))
+    output = run("mvp_benchmark", root, *SMALL, "--methods", f"scratch,imported:sent,imported:{trained.name}")
+    assert "4 cells run, 2 kept" in output
+    names = {f"imported-{name}": f"imported:{name}" for name in ("sent", trained.name)}
+    for task in (root / "results" / "cells").iterdir():
+        scores = {folder.name: next(folder.rglob("per_case.csv")).read_bytes() for folder in task.iterdir()}
+        assert set(scores) == {"scratch", "mae", "brainmvp", *names}
+        assert scores["mae"] == scores["imported-sent"] == scores[f"imported-{trained.name}"]
+    for kind in ("segmentation", "classification"):
+        board = pd.read_csv(root / "results" / f"leaderboard_{kind}.csv").set_index("method")
+        assert set(names.values()) < set(board.index)
+        assert board.loc["imported:sent", "leak_percent"].isna().all()
+        assert (board.loc[f"imported:{trained.name}", "leak_percent"] == 0).all()
+    cost = pd.read_csv(root / "results" / "cost.csv").set_index("method")
+    assert cost.loc["imported:sent", "pretraining_wall_time_s"].isna().all()
+    assert (cost.loc[f"imported:{trained.name}", "pretraining_wall_time_s"] > 0).all()
 
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason=f"the real scans are not at {REALDATA}")

@@ -11,7 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.toy import brats_release
+from mvp_bench.workspace import Workspace
+from tests.models.foreign import nnssl_checkpoint, nnunet_network
+from tests.toy import brats_release, toy_card, toy_dataset, write_cards
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +34,7 @@ def run(command: str, root: Path) -> str:
         capture_output=True,
         text=True,
         timeout=900,
+        cwd=root.parent,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -82,6 +85,24 @@ def test_real_data(tmp_path: Path) -> None:
     assert (root / "datasets" / "crosswalks" / mapping.name).is_file()
     board = pd.read_csv(root / "results" / "leaderboard_segmentation.csv")
     assert (board["leak_percent"].fillna(0) == 0).all(), "no task's patient was pre-trained on"
+
+
+def test_weights(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "root")
+    card = toy_card()
+    write_cards(workspace.root, card)
+    toy_dataset(workspace, card)
+    checkpoint = nnssl_checkpoint(tmp_path / "checkpoint_final.pth", nnunet_network("resenc-smoke"))
+    lines = block("weights")
+    assert [line.split()[1] for line in lines] == ["inspect", "import", "--all", "export", "export"]
+    for line in lines:
+        line = line.replace("~/downloads/checkpoint_final.pth", str(checkpoint))
+        run(line.replace("results/", f"{workspace.results}/"), workspace.root)
+    board = pd.read_csv(workspace.results / "leaderboard_segmentation.csv").set_index("method")
+    assert set(board.index) == {"scratch", "imported:openmind"}
+    assert board.loc["imported:openmind", "leak_percent"].isna().all()
+    exported = {path.name for path in tmp_path.glob("openmind_*")}
+    assert exported == {"openmind_nnssl.pth", "openmind_nnunet.pth"}
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))

@@ -19,7 +19,8 @@ import pandas as pd
 from mvp_bench.benchmark.metrics import aggregate, classification_rows, segmentation_rows, write_per_case
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.job import FineTuneJob, Outcome
-from mvp_bench.workspace import Workspace, code_version, lock, read_json, write_json
+from mvp_bench.models.record import read_record
+from mvp_bench.workspace import Workspace, code_version, lock, write_json
 
 LIBRARIES = ("torch", "nnunetv2", "batchgenerators", "batchgeneratorsv2", "numpy", "scikit-learn")
 
@@ -119,10 +120,12 @@ def _config(job: CellJob) -> dict[str, Any]:
 def _pretraining_cost(run: Path | None) -> dict[str, Any]:
     if run is None:
         return {"pretraining_wall_time_s": 0.0, "pretraining_voxels_seen": 0}
-    cost = read_json(run / "encoder.json")["cost"]
+    record = read_record(run)
+    if record.origin is not None and "cost" in record.origin.unknown:
+        return {"pretraining_wall_time_s": None, "pretraining_voxels_seen": None}
     return {
-        "pretraining_wall_time_s": cost["wall_time_s"],
-        "pretraining_voxels_seen": cost["voxels_seen"],
+        "pretraining_wall_time_s": record.cost.wall_time_s,
+        "pretraining_voxels_seen": record.cost.voxels_seen,
     }
 
 

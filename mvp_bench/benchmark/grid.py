@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from mvp_bench.benchmark.imported import is_imported, method_folder, unknown_run
 from mvp_bench.config import BenchmarkConfig
 from mvp_bench.datasets.schema import Card, Fold
 from mvp_bench.errors import InputError
 from mvp_bench.planning.plan import Planned
-from mvp_bench.registry import METHODS, SCRATCH, unknown_name
+from mvp_bench.registry import IMPORTED, METHODS, SCRATCH, unknown_name
 from mvp_bench.settings import ClassificationConfig, SegmentationConfig
 from mvp_bench.workspace import Workspace, hash_of
 
@@ -48,7 +50,8 @@ class Cell:
     config: BenchmarkConfig
     pretrained: Path | None
     pretraining_hash: str | None
-    """Of everything that pre-training depends on; stands in for the weights before they exist."""
+    """Of everything that pre-training depends on; stands in for the weights before they exist. Of imported ones: of the
+    weights."""
 
     @cached_property
     def tuning(self) -> SegmentationConfig | ClassificationConfig:
@@ -88,7 +91,7 @@ class Cell:
 
     def folder(self, workspace: Workspace) -> Path:
         """results/cells/<task>/<method>/<cell id>."""
-        return workspace.cells / self.task.card.dataset_name / self.method / self.name
+        return workspace.cells / self.task.card.dataset_name / method_folder(self.method) / self.name
 
     def record(self) -> dict[str, Any]:
         """The part of cell.json that is known before the cell runs."""
@@ -122,20 +125,25 @@ class Cell:
         }
 
 
-def check_methods(names: tuple[str, ...]) -> list[str]:
+def check_methods(names: tuple[str, ...], runs: Collection[str] = ()) -> list[str]:
     """Methods without duplicates; ``all`` stands for scratch and every registered one.
 
+    Args:
+        names: from the command line, several in one with commas or blanks between them.
+        runs: the finished runs that ``imported:NAME`` may name.
+
     Raises:
-        InputError: for an unknown method, with the nearest names.
+        InputError: for an unknown method, with the nearest names, or an unknown run, with those there are.
     """
     known = [SCRATCH, *METHODS]
     wanted = [part for name in names for part in re.split(r"[,\s]+", name) if part]
-    if "all" in wanted:
-        return known
     for name in wanted:
-        if name not in known:
-            raise unknown_name("method", name, known)
-    return list(dict.fromkeys(wanted))
+        if is_imported(name):
+            if name.removeprefix(IMPORTED) not in runs:
+                raise unknown_run(name, runs)
+        elif name not in (*known, "all"):
+            raise unknown_name("method", name, [*known, f"{IMPORTED}NAME"])
+    return list(dict.fromkeys(part for name in wanted for part in (known if name == "all" else [name])))
 
 
 def check_folds(card: Card, folds: tuple[int, ...], available: int) -> tuple[int, ...]:

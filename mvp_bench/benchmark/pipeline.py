@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -11,6 +11,14 @@ from pathlib import Path
 
 from mvp_bench.benchmark.execution import CellJob, CellResult, is_finished, pretraining_failed, run_cell
 from mvp_bench.benchmark.grid import Cell, Task, check_folds, check_fractions, check_methods
+from mvp_bench.benchmark.imported import (
+    cards_seen,
+    finished_runs,
+    is_imported,
+    patients_seen,
+    refuse_other_source,
+    run_folder,
+)
 from mvp_bench.benchmark.leak import refuse_divided, write_leaks
 from mvp_bench.config import BenchmarkConfig
 from mvp_bench.datasets.catalog import expand, load_cards
@@ -21,7 +29,7 @@ from mvp_bench.datasets.schema import Card
 from mvp_bench.datasets.splits import training_part
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.job import FineTuneJob
-from mvp_bench.models.record import RECORD_FILE
+from mvp_bench.models.record import RECORD_FILE, EncoderRecord
 from mvp_bench.models.weights import check_encoder, load_pretrained
 from mvp_bench.parallel import worker_died, worker_pool
 from mvp_bench.planning.plan import Planned, case_files, plan_dataset, print_plans
@@ -51,17 +59,19 @@ class BenchmarkRun:
 def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, seeds: Sequence[int]) -> BenchmarkRun:
     """Prepare (phantom only), audit, plan, pre-train and run all cells; finished ones are kept.
 
-    The audit comes to each pre-trained cell's ``leak.json``, which is brought up to date for finished cells too.
+    The audit comes to each pre-trained cell's ``leak.json``, which is brought up to date for finished cells too. What
+    imported weights have seen may be unknown; such cells have none.
 
     Raises:
         InputError: for whatever the user can mend before anything runs. Failures inside a cell are returned.
     """
-    methods = check_methods(config.methods)
+    methods = check_methods(config.methods, finished_runs(workspace))
     check_fractions(config.label_fractions)
     spec = ENCODERS[config.encoder]
+    imported = {m: _checked_run(run_folder(workspace, m), config.encoder) for m in methods if is_imported(m)}
     cards = load_cards(workspace.root)
     task_cards = select_tasks(workspace, cards, config)
-    pretrained_methods = [m for m in methods if m != SCRATCH]
+    pretrained_methods = [m for m in methods if m != SCRATCH and m not in imported]
     pretraining_cards = (
         [c for c in expand(cards, config.pretrain_datasets) if config.phantom or is_prepared(workspace, c)]
         if pretrained_methods
@@ -74,10 +84,13 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
                 workspace, card, source=None, phantom=config.phantom_config, seed=config.seed, workers=config.jobs
             )
     with worker_pool(config.jobs) as pool:
-        shared = audit(workspace, everything, config.overlap, pool)
+        seen_cards = cards_seen(workspace, cards, imported.values())
+        shared = audit(workspace, [*everything, *seen_cards], config.overlap, pool)
         print_audit(shared)
         planned = {c.id: plan_dataset(workspace, c, spec, config.planning, pool) for c in everything}
         refuse_mixture([(p.card, p.block.source) for p in planned.values()])
+        for name, own in imported.items():
+            refuse_other_source(name, own, planned[task_cards[0].id].block.source)
         print_plans(list(planned.values()))
         tasks = [task for card in task_cards for task in make_tasks(workspace, planned[card.id], config)]
         refuse_divided(shared, tasks)
@@ -86,17 +99,24 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
             c.id: patients_of_tasks(shared, c.dataset_name, task_cards) if config.exclude_overlap else frozenset()
             for c in pretraining_cards
         }
+        if config.exclude_overlap and imported:
+            log.warning("--exclude-overlap leaves nobody out of what %s has seen", ", ".join(imported))
         cells: list[tuple[Cell, PretrainJob | None]] = []
+        leaks: list[tuple[Cell, Sequence[Leak]]] = []
         for task in tasks:
             for method in methods:
-                job = None
-                if method != SCRATCH:
+                job, record = None, imported.get(method)
+                if method in pretrained_methods:
                     job = _pretraining(workspace, config, profile, method, task, sources, left_out, pool)
-                    job = replace(job, leaks=_leaks(shared, tasks, job))
+                    job = replace(job, leaks=_leaks(shared, tasks, seen_patients(job.sources)))
+                seen = patients_seen(record, shared) if record else None
+                known = job.leaks if job else _leaks(shared, [task], seen) if seen is not None else ()
                 for seed in seeds:
-                    cells.append((_cell(task, method, config, profile, seed, job), job))
+                    cell = _cell(workspace, task, method, config, profile, seed, job, record)
+                    cells.append((cell, job))
+                    leaks += [(cell, known)] if known else []
         outcome = _run_grid(workspace, cells, pool)
-    write_leaks(workspace, [(cell, job.leaks) for cell, job in cells if job])
+    write_leaks(workspace, leaks)
     return outcome
 
 
@@ -166,14 +186,23 @@ def _pretraining(
     return make_job(workspace, collected, settings, config.encoder, config.runtime, config.seed, profile)
 
 
-def _leaks(shared: Audit, tasks: Sequence[Task], job: PretrainJob) -> tuple[Leak, ...]:
-    """What a run has seen of each task's test patients, by fold."""
-    seen = seen_patients(job.sources)
+def _leaks(shared: Audit, tasks: Sequence[Task], seen: Mapping[str, Iterable[str]]) -> tuple[Leak, ...]:
+    """How many of each task's test patients, by fold, are among those seen (dataset -> patients) in pre-training."""
     folds = {(task.card.dataset_name, task.fold_index): task.patients("test") for task in tasks}
     return tuple(shared.leak(name, fold, test, seen) for (name, fold), test in folds.items())
 
 
-def _cell(task: Task, method: str, config: BenchmarkConfig, profile: str, seed: int, job: PretrainJob | None) -> Cell:
+def _cell(
+    workspace: Workspace,
+    task: Task,
+    method: str,
+    config: BenchmarkConfig,
+    profile: str,
+    seed: int,
+    job: PretrainJob | None,
+    record: EncoderRecord | None,
+) -> Cell:
+    """A cell of the grid; ``job`` pre-trains its weights, ``record`` is of imported ones."""
     return Cell(
         task=task,
         method=method,
@@ -181,8 +210,8 @@ def _cell(task: Task, method: str, config: BenchmarkConfig, profile: str, seed: 
         seed=seed,
         profile=profile,
         config=config,
-        pretrained=job.folder if job else None,
-        pretraining_hash=job.hash if job else None,
+        pretrained=job.folder if job else run_folder(workspace, method) if record else None,
+        pretraining_hash=job.hash if job else record.weights_sha256 if record else None,
     )
 
 
@@ -211,7 +240,7 @@ def _cell_job(workspace: Workspace, cell: Cell) -> CellJob:
 
 
 def _run_grid(workspace: Workspace, cells: list[tuple[Cell, PretrainJob | None]], pool: Executor) -> BenchmarkRun:
-    """Submit pre-training and scratch cells at once, and each method's cells when its weights are there."""
+    """Submit pre-training and all cells whose weights are there (or none) at once, each other one when they are."""
     outcome = BenchmarkRun()
     waiting: dict[Path, list[CellJob]] = {}
     running: dict[Future, Path | None] = {}
@@ -223,7 +252,8 @@ def _run_grid(workspace: Workspace, cells: list[tuple[Cell, PretrainJob | None]]
             open_cells.append((_cell_job(workspace, cell), job))
     runs = {job.folder: job for _, job in open_cells if job}
     for folder, job in runs.items():
-        _check_finished_run(folder, job.encoder)
+        if (folder / RECORD_FILE).is_file():
+            _checked_run(folder, job.encoder)
     with progress("benchmark", len(open_cells) + len(runs)) as advance:
         for folder, job in runs.items():
             waiting[folder] = [c for c, j in open_cells if j and j.folder == folder]
@@ -253,15 +283,15 @@ def _run_grid(workspace: Workspace, cells: list[tuple[Cell, PretrainJob | None]]
     return outcome
 
 
-def _check_finished_run(folder: Path, encoder: str) -> None:
-    """Refuse damaged or foreign weights before anything runs.
+def _checked_run(folder: Path, encoder: str) -> EncoderRecord:
+    """The record of a finished run; damaged or foreign weights are refused before anything runs.
 
     Raises:
-        InputError: if a finished run's weights cannot be read whole, or are of another encoder.
+        InputError: if the weights cannot be read whole, or are of another encoder.
     """
-    if (folder / RECORD_FILE).is_file():
-        _, record = load_pretrained(folder)
-        check_encoder(record, encoder, folder)
+    _, record = load_pretrained(folder)
+    check_encoder(record, encoder, folder)
+    return record
 
 
 def _note(outcome: BenchmarkRun, result: CellResult) -> None:

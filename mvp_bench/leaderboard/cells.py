@@ -13,6 +13,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mvp_bench.benchmark.imported import method_folder
 from mvp_bench.benchmark.leak import read_leak
 from mvp_bench.benchmark.metrics import CLASSIFICATION_METRICS, TaskKind, class_names, read_per_case
 from mvp_bench.errors import InputError
@@ -164,7 +165,7 @@ def _read_record(file: Path, path: Path) -> CellRecord:
             expected=first["msg"],
             fix="Delete the folder to run it again.",
         ) from error
-    if (record.task, record.method) != (path.parent.parent.name, path.parent.name):
+    if (record.task, method_folder(record.method)) != (path.parent.parent.name, path.parent.name):
         raise InputError(file, found=f"{record.task}/{record.method}", expected="the task and method of its folder")
     if record.ranking_metric not in RANKING_METRICS[record.kind]:
         allowed = ", ".join(RANKING_METRICS[record.kind])
@@ -187,7 +188,8 @@ def _check(path: Path, record: CellRecord, rows: pd.DataFrame) -> None:
 
 
 def _open(path: Path, status: Status, kind: str, message: str, record: CellRecord | None) -> OpenCell:
-    return OpenCell(path.name, path.parent.parent.name, path.parent.name, status, kind, message, record)
+    method = record.method if record else path.parent.name
+    return OpenCell(path.name, path.parent.parent.name, method, status, kind, message, record)
 
 
 def _hidden(path: Path) -> bool:

@@ -17,6 +17,7 @@ from mvp_bench.leaderboard.cells import Cell, CellRecord, Cells, Cost, OpenCell,
 from mvp_bench.leaderboard.comparison import evaluate
 from mvp_bench.leaderboard.entries import Entry, Panel, panels
 from mvp_bench.leaderboard.estimators import MEAN
+from mvp_bench.leaderboard.methods import METHOD_COLUMNS, methods_table
 from mvp_bench.leaderboard.overall import OVERALL_COLUMNS, overall_table
 from mvp_bench.settings import StatisticsConfig
 from mvp_bench.workspace import Workspace, atomic_path
@@ -41,6 +42,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "leaderboard_classification.csv": CLASSIFICATION_COLUMNS,
     "per_case.csv": PER_CASE_COLUMNS,
     "cost.csv": COST_COLUMNS,
+    "methods.csv": METHOD_COLUMNS,
 }
 """File in results/ -> its columns."""
 
@@ -56,6 +58,7 @@ class Leaderboards:
     classification: pd.DataFrame
     per_case: pd.DataFrame
     cost: pd.DataFrame
+    methods: pd.DataFrame
     open_cells: tuple[OpenCell, ...]
     confidence: float
     """Level of all intervals."""
@@ -72,7 +75,14 @@ def build_leaderboards(cells: Cells, statistics: StatisticsConfig, seed: int) ->
     by_metric = _frame(classification, CLASSIFICATION_COLUMNS)
     overall = overall_table(by_region, by_metric)
     return Leaderboards(
-        overall, by_region, by_metric, _per_case(cells), _cost(cells), cells.open, statistics.confidence
+        overall=overall,
+        segmentation=by_region,
+        classification=by_metric,
+        per_case=_per_case(cells),
+        cost=_cost(cells),
+        methods=methods_table(cells),
+        open_cells=cells.open,
+        confidence=statistics.confidence,
     )
 
 
@@ -90,7 +100,7 @@ def write_leaderboards(workspace: Workspace, statistics: StatisticsConfig, seed:
     from mvp_bench.leaderboard.figures import leaderboard_figure  # matplotlib takes a second to import
 
     boards = build_leaderboards(read_cells(workspace.cells), statistics, seed)
-    tables = (boards.overall, boards.segmentation, boards.classification, boards.per_case, boards.cost)
+    tables = (boards.overall, boards.segmentation, boards.classification, boards.per_case, boards.cost, boards.methods)
     for name, table in zip(COLUMNS, tables, strict=True):
         # Twelve digits: more than anyone needs, and the last bits, which depend on the order of a sum, are gone.
         # The raw scores keep every digit.

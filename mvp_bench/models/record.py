@@ -33,6 +33,8 @@ class TrainingData(_Strict):
     cases: list[str]
     excluded_patients: list[str]
     """Left out because they are test patients of a task, or otherwise asked to be."""
+    duplicates: dict[str, str] = {}
+    """Cases left out as near-duplicates (``deduplicate``) -> the case among ``cases`` that each resembles."""
 
 
 class Cost(_Strict):

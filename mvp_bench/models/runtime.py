@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mvp_bench.errors import InputError
+from mvp_bench.models.shallow import guard_convolutions
 from mvp_bench.settings import RuntimeConfig
 
 
@@ -71,6 +72,8 @@ def autocast_for(device: torch.device, precision: torch.dtype | None) -> Abstrac
     """Autocast context of a type from :func:`resolve_precision`."""
     if precision is None:
         return contextlib.nullcontext()
+    if device.type == "cpu":
+        guard_convolutions()
     return torch.autocast(device.type, dtype=precision)
 
 

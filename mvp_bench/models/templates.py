@@ -135,11 +135,32 @@ def fill_missing(
     filled = np.array(images, dtype=np.float32)
     there = [i for i, modality in enumerate(modalities) if modality in present]
     brain = (filled[there] != 0).any(axis=0)
-    for modality in chosen:
-        volume, inside = on_grid(templates[modality], affine, brain.shape, frame_of(record))
+    laid = laid_over(brain, affine, {m: templates[m] for m in chosen}, record)
+    for modality, volume in laid.items():
+        filled[list(modalities).index(modality)] = volume
+    return filled
+
+
+def laid_over(
+    brain: np.ndarray, affine: np.ndarray, templates: Mapping[str, Template], record: EncoderRecord
+) -> dict[str, np.ndarray]:
+    """Every template as an image of a case: on its grid, inside its brain, in units of preprocessed images.
+
+    Args:
+        brain: of the case, bool (z, y, x).
+        affine: of the case, 4 x 4: voxel (x, y, z) -> RAS position in mm.
+        templates: from :func:`load_templates`.
+        record: of their run.
+
+    Returns:
+        modality -> float32 (z, y, x); 0 outside the brain and where the template does not reach.
+    """
+    images = {}
+    for modality, template in templates.items():
+        volume, inside = on_grid(template, affine, brain.shape, frame_of(record))
         covered = brain & inside
         if record.intensity == "unit" and covered.any():
             values = volume[covered]
             volume = (volume - values.mean()) / max(float(values.std()), float(np.finfo(np.float32).eps))
-        filled[list(modalities).index(modality)] = np.where(covered, volume, 0)
-    return filled
+        images[modality] = np.where(covered, volume, 0).astype(np.float32)
+    return images

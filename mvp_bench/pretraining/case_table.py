@@ -77,7 +77,7 @@ class CaseTable:
                 if info.patient in source.excluded:
                     out.add(info.patient)
                     continue
-                if not info.present:
+                if not info.present or case in source.duplicates:
                     continue
                 affine = info.affine
                 name = case.encode()

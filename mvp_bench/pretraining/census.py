@@ -32,6 +32,9 @@ class Census:
     """Largest extents, axis by axis."""
     largest_cases: tuple[str, str, str]
     """The cases (dataset/case) that have them."""
+    smallest: Edges
+    """Smallest extents, axis by axis."""
+    smallest_cases: tuple[str, str, str]
     world_box: tuple[Edges, Edges]
 
 
@@ -70,6 +73,7 @@ def take_census(stores: Sequence[PretrainSource], table: CaseTable | None = None
                 patients=sorted(set(table.patients[number])),
                 cases=sorted(table.name(int(index)) for index in chosen),
                 excluded_patients=table.left_out[number],
+                duplicates=dict(source.duplicates),
             )
         )
     spacing = np.median(spacings, axis=0)
@@ -82,8 +86,10 @@ def take_census(stores: Sequence[PretrainSource], table: CaseTable | None = None
             fix="Preprocess them together with one --spacing.",
         )
     extents = table.rows["shape"] * spacings[table.rows["source"]]
-    outermost = [table.row(int(index)) for index in extents.argmax(axis=0)]
-    cases = [f"{stores[case.source].dataset}/{case.name}" for case in outermost]
+    named = [
+        [f"{stores[case.source].dataset}/{case.name}" for case in map(table.row, map(int, indices))]
+        for indices in (extents.argmax(axis=0), extents.argmin(axis=0))
+    ]
     high = table.rows["origin"] + (table.rows["shape"] - 1) * table.rows["steps"]
     known = [m for m in MODALITIES if m in seen]
     return Census(
@@ -92,7 +98,9 @@ def take_census(stores: Sequence[PretrainSource], table: CaseTable | None = None
         most_modalities=int((table.rows["channels"] >= 0).sum(axis=1).max()),
         spacing=_triple(spacing),
         largest=_triple(extents.max(axis=0)),
-        largest_cases=(cases[0], cases[1], cases[2]),
+        largest_cases=(named[0][0], named[0][1], named[0][2]),
+        smallest=_triple(extents.min(axis=0)),
+        smallest_cases=(named[1][0], named[1][1], named[1][2]),
         world_box=(_triple(table.rows["origin"].min(axis=0)), _triple(high.max(axis=0))),
     )
 

@@ -14,6 +14,7 @@ from mvp_bench.datasets.overlap.audit import Audit, Leak
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.planning.plan import Planned, preprocess_for_pretraining
+from mvp_bench.pretraining.duplicates import without_duplicates
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.pretraining.run import NOT_IDENTITY, pretrain
 from mvp_bench.pretraining.sampling import PretrainSource
@@ -63,6 +64,8 @@ def collect_sources(
     Args:
         excluded: dataset id -> patients that must not be seen.
 
+    With ``config.deduplicate``, each source names its near-duplicate cases, which are left out.
+
     Raises:
         InputError: if there is no dataset, or phantom and real data would be mixed.
     """
@@ -82,16 +85,17 @@ def collect_sources(
     sources = []
     for p in planned:
         store = preprocess_for_pretraining(workspace, p, spacing, pool)
-        sources.append(
-            PretrainSource(
-                dataset=p.card.dataset_name,
-                store=store,
-                source=p.block.source,
-                excluded=(excluded or {}).get(p.card.id, frozenset()),
-                licence=p.card.licence,
-                data_hash=store.hash,
-            )
+        source = PretrainSource(
+            dataset=p.card.dataset_name,
+            store=store,
+            source=p.block.source,
+            excluded=(excluded or {}).get(p.card.id, frozenset()),
+            licence=p.card.licence,
+            data_hash=store.hash,
         )
+        if config.deduplicate is not None:
+            source = without_duplicates(source, config.deduplicate, pool)
+        sources.append(source)
     return tuple(sources)
 
 

@@ -25,7 +25,7 @@ from torch import nn
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
-from mvp_bench.registry import METHODS, unknown_name
+from mvp_bench.registry import ENCODERS, METHODS, unknown_name
 
 OptionsT = TypeVar("OptionsT")
 
@@ -43,6 +43,12 @@ class Declaration:
     """Which part of the network fine-tuning gets."""
     deviations: tuple[str, ...]
     """From the original."""
+    views: str
+    """What the network is shown of a patch."""
+    heads: str
+    """What is trained on top of the encoder and thrown away."""
+    budget: str
+    """As published: steps or epochs, batch, patch. Here every method gets the same (``PretrainConfig``)."""
     citation: str
     licence_note: str
     min_batch: int = 1
@@ -72,6 +78,10 @@ class Context:
     """Processes that share a step."""
     largest_cases: tuple[str, str, str] = ("", "", "")
     """The cases that have the largest extents, for messages."""
+    smallest: tuple[float, float, float] = (math.inf, math.inf, math.inf)
+    """Smallest extent of a case per axis (z, y, x), mm."""
+    smallest_cases: tuple[str, str, str] = ("", "", "")
+    """The cases that have the smallest extents, for messages."""
 
     def fraction(self, step: int) -> float:
         """Part of the training done before ``step``."""
@@ -118,6 +128,11 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
         self.build(context)
 
     @classmethod
+    def misfit(cls, encoder: EncoderSpec) -> str:
+        """Why the method makes no sense on an encoder, for the user; "" where it does."""
+        return ""
+
+    @classmethod
     def check_settings(
         cls, options: OptionsT, encoder: EncoderSpec, patch: Size, batch_size: int, world: int = 1
     ) -> None:
@@ -128,8 +143,20 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
             world: processes that share a step.
 
         Raises:
-            InputError: if the batch is too small, or the patch does not fit the encoder.
+            InputError: if the encoder or the intensities are none that the method works with, the batch is too small,
+                or the patch does not fit the encoder.
         """
+        reason = cls.misfit(encoder)
+        if reason:
+            fitting = [name for name in ENCODERS if not cls.misfit(ENCODERS[name])]
+            raise InputError("--encoder", found=encoder.name, expected=f"one of {', '.join(fitting)}", fix=reason)
+        intensity = getattr(options, "intensity", cls.declaration.intensity[0])
+        if intensity not in cls.declaration.intensity:
+            raise InputError(
+                "--intensity",
+                found=intensity,
+                expected=f"{' or '.join(cls.declaration.intensity)} for {cls.declaration.title}",
+            )
         stride = encoder.stride
         if any(edge < stride or edge % stride for edge in patch):
             raise InputError(

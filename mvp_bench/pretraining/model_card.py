@@ -44,7 +44,7 @@ def model_card(
         f"patch {patch} voxels, intensities {record.intensity}.",
         "## Data",
         _table(
-            ["dataset", "source", "patients", "cases", "patients left out", "licence"],
+            ["dataset", "source", "patients", "cases", "patients left out", "near-duplicate cases left out", "licence"],
             [
                 [
                     d.dataset,
@@ -52,17 +52,18 @@ def model_card(
                     len(d.patients),
                     len(d.cases),
                     len(d.excluded_patients),
+                    len(d.duplicates),
                     d.licence or "not stated",
                 ]
                 for d in record.data
             ],
         ),
-        "Patients left out are test patients of the tasks, or were excluded by the user; encoder.json lists them and "
-        "every patient seen.",
+        "Patients left out are test patients of the tasks, or were excluded by the user; encoder.json lists them, "
+        "the near-duplicates with the cases they resemble, and every patient seen.",
         *_leaks(leaks),
         "## Method",
         f"{declaration.citation} ({declaration.licence_note})",
-        f"Transferred: {declaration.transferred}. "
+        f"Views: {declaration.views}. Heads: {declaration.heads}. Transferred: {declaration.transferred}. "
         f"Several modalities of a case: {MODALITY_USE[declaration.modalities]}.",
         "Deviations from the original:\n\n" + "\n".join(f"- {d}" for d in declaration.deviations),
         "## Losses",
@@ -83,7 +84,7 @@ def model_card(
 
 def _leaks(leaks: Sequence[Leak]) -> list[str]:
     if not leaks:
-        return []
+        return ["## Leaks", "Not looked for: no task was prepared in this workspace when the run was made."]
     rows = [[k.task, k.fold, k.test_patients, len(k.shared), f"{k.percent:.1f}"] for k in leaks]
     return [
         "## Leaks",

@@ -49,3 +49,24 @@ def constant_error(target: torch.Tensor, error: Error) -> torch.Tensor:
     if error == "mse":
         return constant_mse(target)
     return reconstruction_error(target.float().mean(dim=tuple(range(1, target.ndim)), keepdim=True), target, error)
+
+
+def masked_l1(prediction: torch.Tensor, target: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+    """Sum of absolute errors over the ``counted`` voxels of the batch (default: all) / their number, in float32.
+
+    Args:
+        prediction, target: (B, 1, z, y, x).
+        counted: bool, same shape.
+    """
+    absolute = (prediction.float() - target.float()).abs()
+    if counted is None:
+        return absolute.mean()
+    return (absolute * counted).sum() / counted.sum().clamp_min(1)
+
+
+def constant_l1(target: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+    """The same of the best constant per sample: the median of its (counted) voxels."""
+    target = target.float()
+    known = target if counted is None else target.masked_fill(~counted, torch.nan)
+    median = known.flatten(1).nanmedian(dim=1).values.nan_to_num()
+    return masked_l1(median.reshape(-1, *[1] * (target.ndim - 1)), target, counted)

@@ -26,6 +26,7 @@ from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import Census, take_census
 from mvp_bench.pretraining.checkpoint import Identity, require_same, writing
+from mvp_bench.pretraining.duplicates import check_threshold
 from mvp_bench.pretraining.engine import Engine, Outcome
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.model_card import model_card
@@ -60,7 +61,8 @@ def pretrain(
 
     Args:
         stores: the datasets, all at the same spacing or nearly so.
-        config: the training loop; ``config.method`` is a registered method.
+        config: the training loop; ``config.method`` is a registered method. What concerns the data (``spacing``,
+            ``deduplicate``) has been done to ``stores`` (``collect.collect_sources``).
         options: the method's own fields; ``None``: those of ``config.preset``, or of the preset named like the
             profile, or the defaults.
         encoder: registered preset.
@@ -125,6 +127,8 @@ def assembled(
         steps=config.steps,
         world=processes.world,
         largest_cases=census.largest_cases,
+        smallest=census.smallest,
+        smallest_cases=census.smallest_cases,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global state
@@ -168,6 +172,8 @@ def check_settings(config: PretrainConfig, options: Any, encoder: str, runtime: 
         raise InputError("--ema-decay", found=config.ema_decay, expected="at least 0 and below 1")
     if config.learning_rate <= 0:
         raise InputError("--learning-rate", found=config.learning_rate, expected="a positive number")
+    if config.deduplicate is not None:
+        check_threshold(config.deduplicate)
     kind.check_settings(options, spec, config.patch_size, config.batch_size, distributed.current().world)
     Runtime.resolve(distributed.own_device(runtime))
     if config.tensorboard:
@@ -227,6 +233,7 @@ def _write(
         source="phantom" if any(d.source == "phantom" for d in census.data) else "real",
         licences=sorted({d.licence for d in census.data if d.licence}),
         templates=templates,
+        template_frame=getattr(method.options, "align", None) if templates else None,
         profile=profile,
         seed=engine.seed,
         versions={"mvp_bench": code_version(), "torch": version("torch"), "python": sys.version.split()[0]},

@@ -6,8 +6,8 @@ through in a new random order per pass; of the case at hand ``slots`` modalities
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -63,13 +63,15 @@ class PretrainSource:
     licence: str = ""
     data_hash: str = ""
     """Of the preprocessed cases; part of the run's identity."""
+    duplicates: Mapping[str, str] = field(default_factory=dict)
+    """Cases to leave out -> the case that each resembles (see ``pretraining.duplicates``)."""
 
     def included(self) -> list[str]:
-        """Cases whose patient is not excluded and that have an image, in the store's order."""
+        """Cases whose patient is not excluded, that have an image and are no duplicates, in the store's order."""
         cases = []
         for case in self.store.cases:
             info = self.store.info(case)
-            if info.patient not in self.excluded and info.present:
+            if info.patient not in self.excluded and info.present and case not in self.duplicates:
                 cases.append(case)
         return cases
 

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from mvp_bench.config import PretrainVerbConfig
 from mvp_bench.datasets.catalog import expand, load_cards
 from mvp_bench.datasets.overlap.audit import Audit, Leak, audit, print_audit
@@ -29,8 +27,8 @@ from mvp_bench.pretraining.collect import (
 from mvp_bench.pretraining.estimate import estimate
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.pretraining.run import check_settings
-from mvp_bench.progress import console
-from mvp_bench.registry import ENCODERS, METHODS
+from mvp_bench.progress import console, log
+from mvp_bench.registry import ENCODERS
 from mvp_bench.settings import PhantomConfig
 from mvp_bench.workspace import Workspace
 
@@ -84,6 +82,10 @@ def _collect(
                 p.card.id: excluded[p.card.id] | patients_of_tasks(shared, p.card.dataset_name, tasks) for p in planned
             }
         sources = collect_sources(workspace, planned, config.pretrain, pool, excluded)
+    for source in sources:
+        if source.duplicates:
+            left = len(source.included())
+            log.info("%s: %d near-duplicate cases left out, %d left", source.dataset, len(source.duplicates), left)
     job = make_job(workspace, sources, config.pretrain, spec.name, config.runtime, config.seed, profile, options)
     seen = seen_patients(sources)
     return replace(job, leaks=tuple(_leak(workspace, shared, task, seen) for task in tasks))
@@ -109,14 +111,3 @@ def unseen_patients(workspace: Workspace, card: Card, fold: int = 0) -> frozense
     splits = load_splits(workspace, card)
     chosen = splits.folds[fold]
     return frozenset(splits.patients[case] for case in [*chosen.val, *chosen.test])
-
-
-def list_methods() -> None:
-    """The registered methods, one line each."""
-    table = Table(title="Pre-training methods")
-    for name in ("method", "what", "modalities"):
-        table.add_column(name)
-    for name in METHODS:
-        declaration = METHODS[name].declaration
-        table.add_row(name, METHODS.summary(name), declaration.modalities)
-    console.print(table)

@@ -106,7 +106,8 @@ def test_columns_are_those_documented(full) -> None:
         documented = re.findall(r"^\| `(\w+)` \| \S", section[1], re.M)
         header = (cells.workspace.results / name).read_text().split("\n", 1)[0].split(",")
         assert header == documented == list(COLUMNS[name])
-        assert header[:5] == ["task", "method", "encoder", "mode", "label_fraction"]
+        if name != "methods.csv":
+            assert header[:5] == ["task", "method", "encoder", "mode", "label_fraction"]
 
 
 def test_no_column_is_always_empty_and_line_ends_are_line_feeds(full) -> None:

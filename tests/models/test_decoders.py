@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mvp_bench.models.decoders import SkipFreeDecoder, unet_decoder
-from mvp_bench.models.heads import Classifier, Projector, global_average
+from mvp_bench.models.heads import Classifier, global_average
 from mvp_bench.registry import ENCODERS
 
 SPEC = ENCODERS["resenc-smoke"]
@@ -57,12 +57,3 @@ def test_pooling_and_classifier(maps: list[torch.Tensor]) -> None:
     assert torch.allclose(global_average(maps), maps[-1].flatten(2).mean(2), atol=1e-6)
     model = Classifier(SPEC.build(3), SPEC.out_channels, classes=4, dropout=0.5).eval()
     assert model(torch.randn(2, 3, 16, 16, 16)).shape == (2, 4)
-
-
-def test_projector_keeps_samples_apart() -> None:
-    torch.manual_seed(0)
-    projector = Projector(16, 32, 8)
-    embedding = projector(torch.randn(6, 16))
-    assert embedding.shape == (6, 8)
-    assert torch.allclose(embedding.mean(0), torch.zeros(8), atol=1e-5)  # normalised over the batch
-    assert embedding.std(1).min() > 0.1  # and not within a sample

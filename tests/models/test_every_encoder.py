@@ -25,7 +25,7 @@ from mvp_bench.models.weights import aliases, encoder_state, initialise_encoder,
 from mvp_bench.parallel import Inline
 from mvp_bench.planning.plan import case_files, plan_dataset
 from mvp_bench.pretraining.census import Census, take_census
-from mvp_bench.pretraining.method import Context
+from mvp_bench.pretraining.method import Context, resolve_options
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.workspace import Workspace, read_json
@@ -62,18 +62,43 @@ def context_of(name: str, census: Census) -> Context:
     )
 
 
+FEWER: dict[tuple[str, str], dict[str, Any]] = {
+    ("voco", "swinunetr-smoke"): {"grid": (2, 1, 1), "targets": 3},
+    ("pcrlv2", "swinunetr-smoke"): {"local_crops": 1},
+    ("simclr", "swinunetr-smoke"): {"crop": 1.0},
+}
+"""Crops are no smaller than two voxels of the deepest map: 64^3 there."""
+
+
+def patch_for(kind: Any, options: Any, name: str) -> tuple[int, int, int]:
+    """A small patch; cubic, and twice as large, for methods whose crops of it would be too small for the encoder."""
+    edge = EDGE.get(name, 16)
+    try:
+        kind.check_settings(options, ENCODERS[name], (2 * edge, edge, edge), 4)
+    except InputError:
+        kind.check_settings(options, ENCODERS[name], (2 * edge,) * 3, 4)
+        return (2 * edge,) * 3
+    return 2 * edge, edge, edge
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("method", list(METHODS))
 def test_methods_train_the_whole_encoder(name: str, method: str) -> None:
-    edge = EDGE.get(name, 16)
-    patch = (2 * edge, edge, edge)
-    source = PretrainSource("Dataset521_Fake", brains(2, MODALITIES, (40, 36, 36)), "phantom", licence="CC0")
+    kind, options = METHODS[method], resolve_options(method, None, "smoke")
+    options = replace(options, **FEWER.get((method, name), {}))
+    if kind.misfit(ENCODERS[name]):
+        with pytest.raises(InputError, match=f"--encoder: found {name}; expected one of .*resenc-l"):
+            kind.check_settings(options, ENCODERS[name], (32, 32, 32), 4)
+        return
+    patch = patch_for(kind, options, name)
+    shape = tuple(max(36, edge + 4) for edge in patch)
+    store = brains(2, MODALITIES, (shape[0], shape[1], shape[2]))
+    source = PretrainSource("Dataset521_Fake", store, "phantom", licence="CC0")
     census = take_census([source])
-    kind = METHODS[method]
     batch_size = max(2, kind.declaration.min_batch)
     context = replace(context_of(name, census), patch=patch, batch_size=batch_size)
     torch.manual_seed(0)
-    built = kind(kind.Options(), context)
+    built = kind(options, context)
     sampler = PatchSampler([source], census.modalities, patch, batch_size, built.sampling(), 0, 10)
     terms = built(sampler[0], 9, torch.Generator().manual_seed(0))
     loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,4 +109,70 @@ def test_unknown_modality(weights: Weights, path: Path, action: str) -> None:
 @pytest.mark.parametrize("name", ["../out", "a/b", ".hidden"])
 def test_runs_stay_in_their_folder(weights: Weights, path: Path, name: str) -> None:
     code, _, err = weights("import", path, "--name", name)
+    assert code == 2 and "--name" in err
+
+
+def _without(content: dict[str, Any], name: str) -> None:
+    for alias in (name, name.replace("conv1.conv.", "conv1.all_modules.0.")):
+        del content["network_weights"][alias]
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], object] | None, list[str]]] = {
+    "truncated": (None, ["not a whole checkpoint", "copy it again"]),
+    "missing tensor": (
+        lambda c: _without(c, "encoder.stages.1.blocks.0.conv1.conv.weight"),
+        ["1 missing"],
+    ),
+    "unexpected tensor": (
+        lambda c: c["network_weights"].update({"encoder.stages.7.weight": torch.zeros(3)}),
+        ["1 unexpected", "encoder.stages.7.weight"],
+    ),
+    "pickled": (lambda c: c.update(args=Namespace(lr=0.1)), ["argparse.Namespace", "would run code", "weights_only"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_checkpoints_are_not_imported(weights: Weights, path: Path, tmp_path: Path, name: str) -> None:
+    change, words = BAD[name]
+    if change is None:
+        path.write_bytes(path.read_bytes()[:-300])
+    else:
+        content = torch.load(path, weights_only=True)
+        change(content)
+        torch.save(content, path)
+    code, _, err = weights("import", path, "--encoder", "resenc-smoke")
+    assert code == 2 and err.startswith("error: ") and "Traceback" not in err
+    for word in ("OpenMind.pth", *words):
+        assert word in err
+    assert not list((tmp_path / "root").glob("results/pretraining/*"))
+
+
+def test_weights_of_another_encoder_are_not_imported(weights: Weights, path: Path, tmp_path: Path) -> None:
+    code, _, err = weights("import", path, "--encoder", "resenc-mini")
+    assert code == 2 and "OpenMind.pth" in err and "do not fit" in err and "resenc-mini" in err
+    assert not list((tmp_path / "root").glob("results/pretraining/*"))
+
+
+@pytest.mark.parametrize("action", ["import", "export"])
+def test_a_full_disk(weights: Weights, path: Path, tmp_path: Path, action: str) -> None:
+    make_run(tmp_path / "run")
+    target = tmp_path / "out.pth"
+    arguments = (path,) if action == "import" else (tmp_path / "run", "--out", target)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # files end there, as on a full disk
+    try:
+        code, _, err = weights(action, *arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2 and err.startswith("error: ") and "cannot be written" in err and "Traceback" not in err
+    assert not target.exists() and not list((tmp_path / "root").glob("results/pretraining/[!.]*"))
+    assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_a_files_name_becomes_one_that_a_method_can_have(weights: Weights, path: Path, tmp_path: Path) -> None:
+    odd = path.rename(path.with_name("Brain MVP, final.pth"))
+    code, out, _ = weights("import", odd)
+    assert code == 0 and "scratch,imported:Brain_MVP__final" in out
+    assert (tmp_path / "root/results/pretraining/Brain_MVP__final/encoder.json").is_file()
+    code, _, err = weights("import", odd, "--name", "brain mvp")
     assert code == 2 and "--name" in err

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mvp_bench.models.record import EncoderRecord
-from mvp_bench.pretraining.method import Context, Method
+from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.run import pretrain, take_census
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
@@ -64,13 +64,19 @@ def run(tmp_path: Path) -> Callable[..., EncoderRecord]:
 
 
 def build(
-    method: str, store: FakeStore, options: Any = None, batch: int = 2, steps: int = 10, patch: int = 16
+    method: str,
+    store: FakeStore,
+    options: Any = None,
+    batch: int = 2,
+    steps: int = 10,
+    patch: int = 16,
+    encoder: str = "resenc-smoke",
 ) -> tuple[Method[Any], PatchSampler]:
     """A method and its sampler, without the engine."""
     census = take_census([source(store)])
     kind = METHODS[method]
     context = Context(
-        encoder=ENCODERS["resenc-smoke"],
+        encoder=ENCODERS[encoder],
         patch=(patch,) * 3,
         modalities=census.modalities,
         spacing=census.spacing,
@@ -79,9 +85,11 @@ def build(
         most_modalities=census.most_modalities,
         batch_size=batch,
         steps=steps,
+        smallest=census.smallest,
+        smallest_cases=census.smallest_cases,
     )
     torch.manual_seed(0)
-    built = kind(options or kind.Options(), context)
+    built = kind(options or resolve_options(method, None, "smoke"), context)
     sampler = PatchSampler([source(store)], census.modalities, (patch,) * 3, batch, built.sampling(), 0, steps)
     return built, sampler
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
 from mvp_bench.errors import InputError
 from mvp_bench.pretraining.methods.brainmvp import BrainMvp, BrainMvpOptions
+from mvp_bench.pretraining.reconstruction import Error
 from mvp_bench.pretraining.sampling import Batch, PatchSampler
+from mvp_bench.registry import ENCODERS
 from tests.pretraining.conftest import MODALITIES, build, generator
 from tests.pretraining.fake_store import FakeStore, brains
 
@@ -270,3 +275,77 @@ def test_every_published_difference_is_a_field() -> None:
         terms = method.losses(sampler[0], 9, generator())
         torch.stack([t.weight * t.value for t in terms.values()]).sum().backward()
         assert sum(t.weight == 0 for t in terms.values()) + (3 - len(terms)) == 1
+
+
+TABLE: dict[str, tuple[object, object]] = {
+    "mask_ratio": (0.875, 0.8),
+    "block": (8, 8),
+    "weight_distillation": (1.0, 10.0),
+    "weight_cross_modal": (1.0, 1.0),
+    "weight_contrastive": (1.0, 1.0),
+    "contrastive_start": (2 / 3, 2 / 3),
+    "cross_modal_start": (0.2, 0.2),
+    "slots": (0, 4),
+    "target": ("all", "batch"),
+    "temperature": (1.0, 1.0),
+    "parametrisation": ("minmax", "minmax"),
+    "intensity": ("unit", "unit"),
+    "batch_size": (3, 3),
+    "accumulation": (1, 2),
+    "learning_rate": (3e-4, 3e-4),
+    "weight_decay": (1e-5, 1e-5),
+    "template_decay": (1e-5, 1e-5),
+    "patch_size": ((96, 96, 96), (96, 96, 96)),
+    "spacing": (1.0, 1.0),
+}
+"""What paper and released code say, by the field that says it here."""
+
+
+def test_paper_and_official_are_what_was_published_and_released() -> None:
+    presets, loops = BrainMvpOptions.presets(), BrainMvpOptions.loops()
+    for column, preset in enumerate(("paper", "official")):
+        values = {**asdict(presets[preset]), **loops[preset]}
+        assert {name: values[name] for name in TABLE} == {name: row[column] for name, row in TABLE.items()}, preset
+    assert presets["official"].align == "centre" and presets["official"].template_shape == (155, 240, 240)
+    assert get_args(Error) == ("mse", "l2"), "the norm of the reconstruction"
+
+
+def test_without_templates(tmp_path: Path) -> None:
+    """The ablation: a template that never moves is a zero-masked image throughout, and nothing is kept of it."""
+    options = replace(ALWAYS_OTHER, template_rate=0.0)
+    method, sampler = make(options=options)
+    optimiser = torch.optim.AdamW(method.parameter_groups(1e-2, 0.1))
+    for step in range(3):
+        terms = method.losses(sampler[step], 9, generator(step))
+        optimiser.zero_grad()
+        torch.stack([t.value for t in terms.values()]).sum().backward()
+        optimiser.step()
+    assert not method.templates.volumes.any()
+    assert method.save_templates(tmp_path) == {} and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("align", ["centre", "world"])
+@pytest.mark.parametrize("edge", [96, 160])
+def test_filler_index_is_voxel_index_on_the_sri24_grid(align: str, edge: int) -> None:
+    """From the file to the filler: a volume of 155 x 240 x 240 voxels that hold their own index, and a template that
+    holds the same. Every patch, also one padded along z, meets itself."""
+    shape = (155, 240, 240)
+    codes = 1 + np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
+    store = FakeStore({"a": codes}, ["t1"], (1.0, 1.0, 1.0), origins={"a": (-120.0, 17.5, 3.0)})
+    alone = replace(ALWAYS_OTHER, cross_modal_start=1.0, weight_contrastive=0.0)
+    options = replace(alone, align=align, template_shape=shape)  # type: ignore[arg-type]
+    method, sampler = make(store, options, batch=1, patch=edge)
+    with torch.no_grad():
+        method.templates.volumes.copy_(torch.from_numpy(codes))
+        for step in range(3):
+            target, _, _, first, second = views(method, sampler[step])
+            assert torch.equal(first, target) and torch.equal(second, target)
+            assert (target == 0).any() == (edge > shape[0])
+
+
+def test_a_batch_of_one_per_process_needs_the_others_negatives() -> None:
+    arguments = (ENCODERS["resenc-smoke"], (16, 16, 16), 1)
+    BrainMvp.check_settings(ALWAYS_OTHER, *arguments, world=2)
+    for options, world in ((ALWAYS_OTHER, 1), (replace(ALWAYS_OTHER, gather_negatives=False), 2)):
+        with pytest.raises(InputError, match="no negatives"):
+            BrainMvp.check_settings(options, *arguments, world=world)

@@ -45,7 +45,7 @@ def finish(runs: Mapping[Path, Mapping[str, Any]]) -> None:
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and output; a launch that hangs is ended."""
     try:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=400)
     except subprocess.TimeoutExpired:
         process.terminate()  # the launcher ends its processes
         output, _ = process.communicate()
@@ -70,7 +70,12 @@ CASES: dict[str, dict[str, Any]] = {
         "encoder": "normed",
     },
     "mae": {"config": {"method": "mae"}, "options": {}, "encoder": "resenc-smoke"},
+    **{
+        file.stem.removeprefix("ddp_"): json.loads(file.read_text())
+        for file in sorted(Path(__file__).parent.glob("methods/ddp_*.json"))
+    },
 }
+"""What is trained twice; the methods' own cases lie beside their tests."""
 
 
 SHORT = {**CASES["brainmvp"], "config": {"steps": 8, "batch_size": 2, "checkpoint_every": 2, "log_every": 1}}

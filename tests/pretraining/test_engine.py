@@ -79,6 +79,23 @@ def built(folder: Path, **changes: Any) -> Engine:
     return Engine(method, sampler, config, Runtime.resolve(EXACT), 0, {}, folder)
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_rates_are_half_at_the_middle_and_nothing_at_the_end(tmp_path: Path, accumulation: int) -> None:
+    """Of every group, whatever the number of forward passes per step."""
+    engine = built(tmp_path, steps=6, accumulation=accumulation)
+    used: list[list[float]] = []
+    step = engine.scaler.step
+    engine.scaler.step = lambda optimiser: (  # type: ignore[method-assign]
+        used.append([group["lr"] for group in optimiser.param_groups]),
+        step(optimiser),
+    )
+    engine.train()
+    rates = np.array(used) / np.array(engine.peaks)
+    assert rates.shape == (6, 2), "networks and templates, one update per step"
+    assert rates[3] == pytest.approx([0.5, 0.5]) and rates[0] == pytest.approx([1.0, 1.0])
+    assert (np.diff(rates[:, 0]) < 0).all() and 0 < rates[-1, 0] < 0.07, "it falls to the end, where it would be 0"
+
+
 def test_averaged_weights(tmp_path: Path) -> None:
     engine = built(tmp_path, steps=4, ema_decay=0.75)
     history: list[torch.Tensor] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -18,8 +19,11 @@ from mvp_bench.models.formats.raw import RawFile
 from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, EncoderRecord
 from mvp_bench.models.weights import initialise_encoder, load_pretrained, load_state
 from mvp_bench.progress import console
-from mvp_bench.registry import ENCODERS, unknown_name
+from mvp_bench.registry import ENCODERS, IMPORTED, unknown_name
 from mvp_bench.workspace import Workspace
+
+RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+"""What an imported run may be called."""
 
 
 def run_weights(workspace: Workspace, config: WeightsConfig) -> None:
@@ -33,18 +37,38 @@ def run_weights(workspace: Workspace, config: WeightsConfig) -> None:
     if config.action == "inspect":
         _print(inspect(config.file, _choices(config), every_tensor=config.verbose))
     elif config.action == "import":
-        name = config.name or config.file.stem
-        if name != Path(name).name or name.startswith("."):
-            raise InputError("--name", found=repr(name), expected="the plain name of a folder in results/pretraining")
-        folder = workspace.pretraining / name
+        folder = workspace.pretraining / _run_name(config)
         record = import_checkpoint(config.file, folder, _choices(config))
-        _print([("encoder", record.encoder), ("licence", "; ".join(record.licences)), ("run", str(folder))])
+        _print(
+            [
+                ("encoder", record.encoder),
+                ("licence", "; ".join(record.licences)),
+                ("run", str(folder)),
+                ("use", f"mvp_benchmark --all --encoder {record.encoder} --methods scratch,{IMPORTED}{folder.name}"),
+            ]
+        )
         _print((folder / REPORT_FILE).read_text(encoding="utf-8").partition("\n\n")[0])
     else:
         run_dir = config.file.parent if config.file.name in (RECORD_FILE, WEIGHTS_FILE) else config.file
         target = config.out or Path(f"{run_dir.resolve().name}_{config.format}.pth")
         record = export_checkpoint(run_dir, target, config.format, _modalities(config), config.stem, config.seed)
         _print([("encoder", record.encoder), ("file", str(target)), ("use", _use(target, config))])
+
+
+def _run_name(config: WeightsConfig) -> str:
+    """The name of an imported run, which is a folder's and part of a method's (``imported:NAME``): the one asked for,
+    or the file's, each foreign character in it an underscore.
+
+    Raises:
+        InputError: if the name asked for will not do.
+    """
+    assert config.file is not None  # checked by the caller
+    name = config.name or re.sub(r"[^A-Za-z0-9._-]", "_", config.file.stem).lstrip(".")
+    if not RUN_NAME.fullmatch(name):
+        raise InputError(
+            "--name", found=repr(name), expected="letters, digits, dots, dashes and underscores, no dot in front"
+        )
+    return name
 
 
 def inspect(path: Path, choices: ImportChoices, every_tensor: bool = False) -> str:

@@ -16,6 +16,7 @@ from mvp_bench.pretraining import masking
 from mvp_bench.pretraining.distributed import rows_of_all
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.methods.brainmvp.losses import info_nce, trivial_info_nce
+from mvp_bench.pretraining.methods.brainmvp.multiview import by_modality, multi_view_loss
 from mvp_bench.pretraining.methods.brainmvp.options import BrainMvpOptions
 from mvp_bench.pretraining.methods.brainmvp.templates import TemplateBank, TemplateGrid, save_templates
 from mvp_bench.pretraining.reconstruction import constant_error, reconstruction_error
@@ -49,13 +50,17 @@ class BrainMvp(Method[BrainMvpOptions]):
         modalities="uses",
         transferred="stem and encoder; decoder discarded, templates kept beside them",
         deviations=(
-            "nnU-Net's residual encoder; decoder with norms and activations (option)",
+            "any encoder (published: uniformer-s and unet3d), each with a decoder without skips of its own; on "
+            "nnU-Net's it is linear, as the published one (option: with norms and activations)",
             "the modality to reconstruct is drawn per sample (option: per batch, as released)",
-            "templates on z-scores are parametrised directly, with their own learning rate and without weight decay "
+            "templates on z-scores are parametrised directly, with their own learning rate and weight decay "
             "(option: min-max, as released)",
             "templates are placed by millimetres from the middle of the brain (option: world position)",
             "a case with one modality gets the template in both views",
         ),
+        views="two copies of the patch, hidden blocks filled from the template and from another modality",
+        heads="decoder without skips; templates",
+        budget="1500 epochs of 3755 cases, 8 x batch 3, patch 96^3 at 1 mm",
         citation="Rui et al. BrainMVP: Multi-modal Vision Pre-training for Brain Image Analysis using Multi-parametric "
         "MRI. CVPR 2025.",
         licence_note="written from the publication; the released code has no licence",
@@ -72,7 +77,7 @@ class BrainMvp(Method[BrainMvpOptions]):
             raise InputError(
                 "--batch-size",
                 found=f"{batch_size} with the contrastive loss on",
-                expected="at least 2: with one sample there are no negatives, and InfoNCE and its gradient are 0",
+                expected="at least 2: with one sample there are no negatives, and no gradient from them",
                 fix="Raise --batch-size, or set the method's weight_contrastive to 0.",
             )
 
@@ -84,6 +89,14 @@ class BrainMvp(Method[BrainMvpOptions]):
                 found="one modality in every case",
                 expected="a case with two modalities, for cross-modal reconstruction",
                 fix="Add multi-modal data, or set the method's cross_modal_start to 1 (template views only).",
+            )
+        contrasted = self.options.weight_contrastive and self.options.contrastive_start < 1
+        if self.options.contrastive != "infonce" and contrasted and context.most_modalities < 2:
+            raise InputError(
+                "--contrastive",
+                found=f"{self.options.contrastive} on data with one modality in every case",
+                expected="a case with two modalities: it is a loss of several views, which modalities are",
+                fix="Add multi-modal data, or use --contrastive infonce.",
             )
 
     def build(self, context: Context) -> None:
@@ -123,9 +136,10 @@ class BrainMvp(Method[BrainMvpOptions]):
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         template = self.templates.volumes
         networks = [p for p in self.parameters() if p.requires_grad and p is not template]
+        rate, decay = learning_rate * self.options.template_rate, self.options.template_decay
         return [
             {"params": networks, "lr": learning_rate, "weight_decay": weight_decay},
-            {"params": [template], "lr": learning_rate * self.options.template_rate, "weight_decay": 0.0},
+            {"params": [template], "lr": rate, "weight_decay": decay},
         ]
 
     def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, LossTerm]:
@@ -143,12 +157,26 @@ class BrainMvp(Method[BrainMvpOptions]):
             )
         }
         if options.weight_contrastive and fraction >= options.contrastive_start:
-            first, second = maps[-1][:size], maps[-1][size:]
-            if options.gather_negatives:
-                first, second = rows_of_all(first), rows_of_all(second)
-            value = info_nce(first, second, options.temperature)
-            terms["contrastive"] = LossTerm(value, options.weight_contrastive, trivial_info_nce(len(first)))
+            value, trivial = self.contrast(batch, maps[-1][:size], maps[-1][size:], generator)
+            terms["contrastive"] = LossTerm(value, options.weight_contrastive, trivial)
         return terms
+
+    def contrast(
+        self, batch: Batch, first: torch.Tensor, second: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, float | torch.Tensor]:
+        """The contrastive loss between the deepest maps of the two views of every target, and its trivial value."""
+        options, modality = self.options, batch.modality
+        if options.gather_negatives:
+            first, second = rows_of_all(first), rows_of_all(second)
+        if options.contrastive == "infonce":
+            return info_nce(first, second, options.temperature), trivial_info_nce(len(first))
+        views = torch.stack([first, second], dim=1)
+        present = torch.ones(views.shape[:2], dtype=torch.bool, device=views.device)
+        if options.target == "all":
+            modality = rows_of_all(modality) if options.gather_negatives else modality
+            views, present = by_modality(views, modality, len(self.context.modalities))
+        drawn = torch.rand(present.shape, generator=generator)
+        return multi_view_loss(options.contrastive, views, present, options.temperature, options.label_smoothing, drawn)
 
     def pair_of(self, batch: Batch, step: int, generator: torch.Generator) -> Pair:
         """:meth:`draw_pair`, without other images as long as the second view, too, is filled from the template."""
@@ -216,4 +244,6 @@ class BrainMvp(Method[BrainMvpOptions]):
         }
 
     def save_templates(self, folder: Path) -> dict[str, str]:
+        if not self.options.template_rate:  # they have stayed zero
+            return {}
         return save_templates(self.templates, self.context.modalities, folder)

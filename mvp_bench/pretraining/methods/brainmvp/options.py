@@ -30,11 +30,16 @@ class BrainMvpOptions:
     weight_cross_modal: float = 1.0
     """Factor of the other-modality view's reconstruction error."""
     weight_contrastive: float = 1.0
-    """Factor of InfoNCE between the two views' deepest features."""
+    """Factor of the contrastive loss between the views' deepest features."""
+    contrastive: Literal["infonce", "symile", "gram", "mv_infonce", "mv_dhel"] = "infonce"
+    """infonce: between the two views of each target. The others are losses of any number of views (Symile, GRAM,
+    MV-InfoNCE, MV-DHEL): of the two of a target or, with target all, of both of each of the case's modalities."""
     temperature: float = 0.2
-    """Of InfoNCE."""
+    """Of the contrastive loss: divides cosines, Symile's scores (1 / temperature is its scale), GRAM's volumes."""
+    label_smoothing: float = 0.1
+    """Of GRAM's labels; the other losses have none."""
     contrastive_start: float = 2 / 3
-    """Part of the training before InfoNCE is switched on (templates must have formed)."""
+    """Part of the training before the contrastive loss is switched on (templates must have formed)."""
     cross_modal_start: float = 0.2
     """Part of the training during which the second view, too, is filled from the template."""
     gather_negatives: bool = True
@@ -54,7 +59,10 @@ class BrainMvpOptions:
     """Added to the denominator of ``minmax``. With 1e-9 and zero parameters the first gradient is about 1e9 times the
     later ones, and Adam's second moment then blocks the template for thousands of steps."""
     template_rate: float = 30.0
-    """Learning rate of the templates as a multiple of the networks'."""
+    """Learning rate of the templates as a multiple of the networks'; 0: no templates, hidden blocks are zeros."""
+    template_decay: float = 0.0
+    """AdamW's decoupled decay of the templates. What the decoder cannot see of a template gets no gradient: noise from
+    the first steps stays in it for good, unless it decays."""
     template_coarsening: float = 1.0
     """Voxel edge of the templates as a multiple of the data's. In short runs a voxel of a fine template is visited a
     few dozen times only; a coarser one (interpolated) sees more and forms sooner."""
@@ -82,6 +90,7 @@ class BrainMvpOptions:
             intensity="unit",
             parametrisation="minmax",
             template_rate=1.0,
+            template_decay=1e-5,
             align="world",
         )
         official = cls(
@@ -95,14 +104,16 @@ class BrainMvpOptions:
             parametrisation="minmax",
             epsilon=1e-9,
             template_rate=1.0,
+            template_decay=1e-5,
             template_shape=SRI24,
         )
         mini = cls(
-            mask_ratio=0.6,
+            mask_ratio=0.2,
             weight_contrastive=0.1,
             contrastive_start=0.2,
-            template_rate=8.0,
-            template_coarsening=3.0,
+            template_rate=2.0,
+            template_decay=0.1,
+            template_coarsening=4.0,
         )
         return {"mini": mini, "paper": paper, "official": official}
 

@@ -1,0 +1,1 @@
+"""What methods show their networks: parameters drawn on the CPU's generator, applied by pure batched functions."""

@@ -1,0 +1,67 @@
+"""In-painting and out-painting: exactly the declared voxels, noise in [0, 1]."""
+
+import torch
+
+from mvp_bench.pretraining.views import painting
+from mvp_bench.pretraining.views.boxes import covered
+
+PATCH = (21, 28, 14)
+
+
+def _seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_painting_keeps_what_is_not_hidden_bit_for_bit_and_fills_the_rest_with_noise() -> None:
+    images = 5 + torch.randn(6, 2, *PATCH, generator=_seeded())
+    paint = painting.draw_paint(6, PATCH, _seeded(1))
+    painted = painting.paint(images, paint)
+    hidden = paint.hidden.expand_as(images)
+    assert torch.equal(painted[~hidden], images[~hidden])
+    assert (painted[hidden] >= 0).all() and (painted[hidden] <= 1).all()
+    assert torch.equal(painted[:, 0][hidden[:, 0]], painted[:, 1][hidden[:, 1]])
+    noise = paint.noise[paint.hidden]
+    assert abs(noise.mean() - 0.5) < 0.02 and abs(noise.std() - 12**-0.5) < 0.02
+
+
+def test_out_painting_keeps_exactly_the_windows_and_in_painting_hides_exactly_the_boxes() -> None:
+    generator = _seeded(2)
+    chance = torch.rand(2, 8, generator=generator)
+    inner = covered(painting.draw_inner(8, PATCH, generator), PATCH)
+    windows = covered(painting.draw_windows(8, PATCH, generator), PATCH)
+    hidden = painting.draw_paint(8, PATCH, _seeded(2), probability=0.9, outer=0.5).hidden
+    seen = set()
+    for i in range(8):
+        kind = "none" if chance[0, i] >= 0.9 else "out" if chance[1, i] < 0.5 else "in"
+        expected = {"none": torch.zeros_like(inner[i]), "out": ~windows[i], "in": inner[i]}[kind]
+        assert torch.equal(hidden[i], expected)
+        seen.add(kind)
+    assert seen >= {"in", "out"}
+
+
+def test_probabilities() -> None:
+    assert not painting.draw_paint(5, PATCH, _seeded(), probability=0.0).hidden.any()
+    images = torch.randn(5, 1, *PATCH, generator=_seeded())
+    assert torch.equal(painting.paint(images, painting.draw_paint(5, PATCH, _seeded(), probability=0.0)), images)
+    out = painting.draw_paint(200, (7, 7, 7), _seeded(), probability=1.0, outer=1.0).hidden
+    shares = out.float().mean((1, 2, 3, 4))
+    assert shares.max() <= 1 - (3 / 7) ** 3 + 1e-6, "one window of 3/7 is kept at least"
+    assert shares.min() > 0
+
+
+def test_boxes_have_the_sizes_and_numbers_of_models_genesis() -> None:
+    inner, windows = painting.draw_inner(400, PATCH, _seeded()), painting.draw_windows(400, PATCH, _seeded())
+    edges = inner.stop - inner.start
+    assert edges.amin((0, 1)).tolist() == [4, 5, 3] and edges.amax((0, 1)).tolist() == [7, 9, 4]
+    edges = windows.stop - windows.start
+    assert edges.amin((0, 1)).tolist() == [9, 12, 6] and edges.amax((0, 1)).tolist() == [12, 16, 8]
+    numbers = windows.valid.sum(dim=1)
+    assert numbers.min() == 1 and numbers.max() == 5
+    assert inner.valid.sum(dim=1).max() == 5
+
+
+def test_counts_stop_at_the_first_failure() -> None:
+    counts = painting.draw_counts(20000, 5, 0.5, _seeded())
+    for number in range(5):
+        assert abs((counts == number).float().mean() - 0.5 ** (number + 1)) < 0.01
+    assert abs((counts == 5).float().mean() - 0.5**5) < 0.01
