@@ -97,8 +97,9 @@ class EncoderRecord(_Strict):
     licences: list[str]
     templates: dict[str, str] = {}
     """Modality -> NIfTI file of its learned template, relative to the run's folder."""
-    template_frame: Literal["world", "centre"] | None = None
-    """What the templates' positions are relative to: the world (RAS mm), or the middle of each case's volume;
+    template_frame: Literal["world", "centre", "volume"] | None = None
+    """What the templates' positions are relative to: the world (RAS mm), the middle of each case's stored volume, or
+    that of the image before it was cropped;
     ``None``: what the method's option ``align`` says."""
     profile: str
     seed: int

@@ -2,7 +2,7 @@
 
 A template is one volume per modality in the units that filled images in pre-training. It is addressed by position in
 millimetres, so that a case may have any grid; how positions of two people correspond is the run's affair
-(:func:`frame_of`): by world position, or by the offset from the middle of the case's volume.
+(:func:`frame_of`): by world position, or by the offset from the middle of the case's volume, stored or uncropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mvp_bench.errors import InputError
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.registry import unknown_name
 
-Frame = Literal["world", "centre"]
+Frame = Literal["world", "centre", "volume"]
 TOLERANCE = 1e-3
 """Voxels by which a position may miss the outermost template voxel's centre: rounding of affines."""
 
@@ -41,7 +41,7 @@ def frame_of(record: EncoderRecord) -> Frame:
     if record.template_frame is not None:
         return record.template_frame
     stated = record.config.get("options", {}).get("align", "world")
-    return "centre" if stated == "centre" else "world"
+    return stated if stated in ("centre", "volume") else "world"
 
 
 def load_templates(run_dir: Path, record: EncoderRecord) -> dict[str, Template]:
@@ -69,7 +69,11 @@ def load_templates(run_dir: Path, record: EncoderRecord) -> dict[str, Template]:
 
 
 def on_grid(
-    template: Template, affine: np.ndarray, shape: Sequence[int], frame: Frame = "world"
+    template: Template,
+    affine: np.ndarray,
+    shape: Sequence[int],
+    frame: Frame = "world",
+    middle: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A template at the voxels of a case, interpolated linearly.
 
@@ -77,15 +81,28 @@ def on_grid(
         template: of a modality.
         affine: of the case, 4 x 4: voxel (x, y, z) -> RAS position in mm.
         shape: of the case (z, y, x).
-        frame: of the template's positions; ``centre``: relative to the middle of the case's volume.
+        frame: of the template's positions; ``centre``: relative to the middle of the case's volume; ``volume``: to
+            ``middle``.
+        middle: RAS position (x, y, z) in mm of the middle of the image before it was cropped (``CaseInfo.middle``).
 
     Returns:
         float32 (z, y, x), 0 outside the template's grid; and where it is inside, bool (z, y, x).
+
+    Raises:
+        InputError: if ``middle`` is needed and not known.
     """
     case = np.array(affine, dtype=np.float64)
     if frame == "centre":
-        middle = (np.asarray(shape[::-1], dtype=np.float64) - 1) / 2
-        case[:3, 3] = -case[:3, :3] @ middle
+        case[:3, 3] = -case[:3, :3] @ ((np.asarray(shape[::-1], dtype=np.float64) - 1) / 2)
+    elif frame == "volume":
+        if middle is None:
+            raise InputError(
+                "case",
+                found="no note of where the uncropped image's middle was",
+                expected="that note: the templates are laid by it",
+                fix="Preprocess the case again (delete its folder below plans/ and run mvp_plan).",
+            )
+        case[:3, 3] -= middle
     voxels = np.linalg.inv(template.affine) @ case
     matrix, offset = voxels[:3, :3][::-1, ::-1], voxels[:3, 3][::-1]  # (x, y, z) -> (z, y, x)
     size = tuple(shape)
@@ -105,6 +122,7 @@ def fill_missing(
     templates: Mapping[str, Template],
     record: EncoderRecord,
     wanted: Sequence[str] | None = None,
+    middle: np.ndarray | None = None,
 ) -> np.ndarray:
     """A case with its missing modalities filled from their templates; a copy, images that are there unchanged.
 
@@ -119,9 +137,10 @@ def fill_missing(
         templates: from :func:`load_templates`.
         record: of their run.
         wanted: modalities to fill; default: every missing one that has a template.
+        middle: see :func:`on_grid`.
 
     Raises:
-        InputError: if nothing is present, or a wanted modality is no channel or has no template.
+        InputError: if nothing is present, a wanted modality is no channel or has no template, or :func:`on_grid` does.
     """
     if not present:
         raise InputError("case", found="no modality", expected="at least one, to know where the brain is")
@@ -135,14 +154,18 @@ def fill_missing(
     filled = np.array(images, dtype=np.float32)
     there = [i for i, modality in enumerate(modalities) if modality in present]
     brain = (filled[there] != 0).any(axis=0)
-    laid = laid_over(brain, affine, {m: templates[m] for m in chosen}, record)
+    laid = laid_over(brain, affine, {m: templates[m] for m in chosen}, record, middle)
     for modality, volume in laid.items():
         filled[list(modalities).index(modality)] = volume
     return filled
 
 
 def laid_over(
-    brain: np.ndarray, affine: np.ndarray, templates: Mapping[str, Template], record: EncoderRecord
+    brain: np.ndarray,
+    affine: np.ndarray,
+    templates: Mapping[str, Template],
+    record: EncoderRecord,
+    middle: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Every template as an image of a case: on its grid, inside its brain, in units of preprocessed images.
 
@@ -151,13 +174,14 @@ def laid_over(
         affine: of the case, 4 x 4: voxel (x, y, z) -> RAS position in mm.
         templates: from :func:`load_templates`.
         record: of their run.
+        middle: see :func:`on_grid`.
 
     Returns:
         modality -> float32 (z, y, x); 0 outside the brain and where the template does not reach.
     """
     images = {}
     for modality, template in templates.items():
-        volume, inside = on_grid(template, affine, brain.shape, frame_of(record))
+        volume, inside = on_grid(template, affine, brain.shape, frame_of(record), middle)
         covered = brain & inside
         if record.intensity == "unit" and covered.any():
             values = volume[covered]

@@ -121,7 +121,11 @@ def preprocess_case(job: CaseJob) -> dict[str, Any]:
         blocks_seg=blocks_seg,
         filters=[blosc2.Filter.SHUFFLE],
     )
-    entry = {"shape": list(data.shape[1:]), "affine": _affine(properties, data.shape[1:]).tolist()}
+    entry = {
+        "shape": list(data.shape[1:]),
+        "affine": _affine(properties, data.shape[1:]).tolist(),
+        "middle": _middle(properties).tolist(),
+    }
     write_json(entry_file, entry)
     return entry
 
@@ -156,6 +160,13 @@ def _affine(properties: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     step[:3, :3] = np.diag(ratio)
     step[:3, 3] = np.array(first) + ratio / 2 - 0.5
     return affine @ step
+
+
+def _middle(properties: dict[str, Any]) -> np.ndarray:
+    """RAS position (x, y, z) in mm of the middle of the image before it was cropped."""
+    affine = np.array(properties["nibabel_stuff"]["reoriented_affine"], dtype=np.float64)
+    last = np.array(properties["shape_before_cropping"][::-1], dtype=np.float64) - 1
+    return affine[:3, :3] @ (last / 2) + affine[:3, 3]
 
 
 def same_spacing(a: Any, b: Any) -> bool:

@@ -32,6 +32,8 @@ class CaseInfo:
     affine: np.ndarray
     """4 x 4, voxel index (x, y, z) -> RAS world position in mm."""
     class_name: str | None
+    middle: np.ndarray | None = None
+    """RAS position (x, y, z) in mm of the middle of the image before it was cropped; ``None``: not known."""
 
 
 class CaseStore:
@@ -95,6 +97,7 @@ class CaseStore:
             shape=tuple(entry["shape"]),
             affine=np.asarray(entry["affine"], dtype=np.float64),
             class_name=entry["class"],
+            middle=np.asarray(entry["middle"], dtype=np.float64) if "middle" in entry else None,
         )
 
     def read(self, case: str, channels: Sequence[int], start: Size, size: Size) -> np.ndarray:

@@ -36,6 +36,8 @@ class CaseRow:
     """float64 (3,): RAS position of voxel (0, 0, 0), mm, (z, y, x)."""
     steps: np.ndarray
     """float64 (3,): from a voxel to the next, mm, (z, y, x)."""
+    middle: np.ndarray
+    """float64 (3,): RAS position of the middle of the uncropped image, mm, (z, y, x); NaN: not known."""
 
 
 @dataclass
@@ -46,7 +48,7 @@ class CaseTable:
     """
 
     rows: np.ndarray
-    """Structured (N,): source, shape, origin, steps, channels (-1: none), end of the name in ``names``."""
+    """Structured (N,): source, shape, origin, steps, middle, channels (-1: none), end of the name in ``names``."""
     names: np.ndarray
     """uint8: the cases' names, UTF-8, one after the other."""
     ranges: np.ndarray
@@ -91,6 +93,7 @@ class CaseTable:
                         info.shape,
                         (affine[2][3], affine[1][3], affine[0][3]),
                         (affine[2][2], affine[1][1], affine[0][0]),
+                        (np.nan,) * 3 if info.middle is None else tuple(info.middle[::-1]),
                         end,
                     )
                 )
@@ -103,6 +106,7 @@ class CaseTable:
             ("shape", "<i4", 3),
             ("origin", "<f8", 3),
             ("steps", "<f8", 3),
+            ("middle", "<f8", 3),
             ("end", "<i8"),
         ]
         rows = np.zeros(len(records), np.dtype([*facts, ("channels", "<i2", (width,))]))
@@ -128,6 +132,7 @@ class CaseTable:
             shape=(int(shape[0]), int(shape[1]), int(shape[2])),
             origin=np.array(row["origin"]),
             steps=np.array(row["steps"]),
+            middle=np.array(row["middle"]),
         )
 
     def name(self, index: int) -> str:

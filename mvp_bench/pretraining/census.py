@@ -36,6 +36,8 @@ class Census:
     """Smallest extents, axis by axis."""
     smallest_cases: tuple[str, str, str]
     world_box: tuple[Edges, Edges]
+    volume_reach: Edges
+    """Twice the largest distance of an outermost voxel from the middle of its uncropped image; NaN: not known."""
 
 
 def take_census(stores: Sequence[PretrainSource], table: CaseTable | None = None) -> Census:
@@ -90,7 +92,8 @@ def take_census(stores: Sequence[PretrainSource], table: CaseTable | None = None
         [f"{stores[case.source].dataset}/{case.name}" for case in map(table.row, map(int, indices))]
         for indices in (extents.argmax(axis=0), extents.argmin(axis=0))
     ]
-    high = table.rows["origin"] + (table.rows["shape"] - 1) * table.rows["steps"]
+    low = table.rows["origin"]
+    high = low + (table.rows["shape"] - 1) * table.rows["steps"]
     known = [m for m in MODALITIES if m in seen]
     return Census(
         data=tuple(data),
@@ -101,7 +104,8 @@ def take_census(stores: Sequence[PretrainSource], table: CaseTable | None = None
         largest_cases=(named[0][0], named[0][1], named[0][2]),
         smallest=_triple(extents.min(axis=0)),
         smallest_cases=(named[1][0], named[1][1], named[1][2]),
-        world_box=(_triple(table.rows["origin"].min(axis=0)), _triple(high.max(axis=0))),
+        volume_reach=_triple(2 * np.maximum(table.rows["middle"] - low, high - table.rows["middle"]).max(axis=0)),
+        world_box=(_triple(low.min(axis=0)), _triple(high.max(axis=0))),
     )
 
 

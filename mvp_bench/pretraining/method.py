@@ -82,6 +82,9 @@ class Context:
     """Smallest extent of a case per axis (z, y, x), mm."""
     smallest_cases: tuple[str, str, str] = ("", "", "")
     """The cases that have the smallest extents, for messages."""
+    volume_reach: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    """Per axis (z, y, x), mm, twice the largest distance of an outermost voxel from the middle of the uncropped image;
+    NaN: not known."""
 
     def fraction(self, step: int) -> float:
         """Part of the training done before ``step``."""

@@ -129,6 +129,7 @@ def assembled(
         largest_cases=census.largest_cases,
         smallest=census.smallest,
         smallest_cases=census.smallest_cases,
+        volume_reach=census.volume_reach,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global state

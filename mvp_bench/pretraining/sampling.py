@@ -33,6 +33,8 @@ class CaseInfoLike(Protocol):
     def shape(self) -> Size: ...
     @property
     def affine(self) -> np.ndarray: ...
+    @property
+    def middle(self) -> np.ndarray | None: ...
 
 
 class StoreLike(Protocol):
@@ -91,6 +93,9 @@ class SamplingSpec:
     background 0."""
     percentiles: tuple[float, float] = (5.0, 95.0)
     """For ``unit``."""
+    centre: Literal["brain", "volume"] = "brain"
+    """What ``Batch.centre_offset`` is relative to: the middle of the stored volume, which is cropped to the brain, or
+    that of the image before it was cropped."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ class Batch:
     modality: torch.Tensor
     """int64 (B, K): index into the run's list of modalities. A case with fewer than K fills up by repetition."""
     centre_offset: torch.Tensor
-    """float64 (B, 3): from the middle of the case's volume to the centre of the patch's first voxel, mm, (z, y, x)."""
+    """float64 (B, 3): from the case's middle (``SamplingSpec.centre``) to the centre of the patch's first voxel, mm,
+    (z, y, x)."""
     world: torch.Tensor
     """float64 (B, 3): RAS position of the centre of the patch's first voxel, mm, (z, y, x) = (S, A, R)."""
     spacing: torch.Tensor
@@ -261,11 +267,14 @@ class PatchSampler(Dataset[Batch]):
                 to_unit(image, *self._range(index, case, name, channel))
         spacing = self._spacings[case.source]
         first = np.asarray(start, dtype=np.float64)
+        world = case.origin + first * case.steps
+        from_brain = (first - np.asarray(case.shape) / 2 + 0.5) * spacing
+        from_middle = from_brain if self.spec.centre == "brain" else world - case.middle
         return Batch(
             images=torch.from_numpy(patch)[None],
             modality=torch.tensor([[self._numbers[case.source][channel] for channel in channels]]),
-            centre_offset=torch.from_numpy((first - np.asarray(case.shape) / 2 + 0.5) * spacing)[None],
-            world=torch.from_numpy(case.origin + first * case.steps)[None],
+            centre_offset=torch.from_numpy(from_middle)[None],
+            world=torch.from_numpy(world)[None],
             spacing=torch.from_numpy(spacing)[None],
             cases=[name],
         )

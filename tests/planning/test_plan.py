@@ -164,6 +164,8 @@ def test_world_position_survives_preprocessing(workspace: Workspace) -> None:
         seg = result.store.read_seg("case00", (0, 0, 0), info.shape)
         found = (info.affine @ [*np.argwhere(seg > 0).mean(0)[::-1], 1])[:3]
         np.testing.assert_allclose(found, expected, atol=0.35)
+        middle = (source.affine @ [*(np.array(source.shape) - 1) / 2, 1])[:3]
+        assert info.middle is not None and np.allclose(info.middle, middle, atol=1e-3)
 
 
 def test_store_pads_and_survives_pickling(workspace: Workspace) -> None:

@@ -87,6 +87,7 @@ def build(
         steps=steps,
         smallest=census.smallest,
         smallest_cases=census.smallest_cases,
+        volume_reach=census.volume_reach,
     )
     torch.manual_seed(0)
     built = kind(options or resolve_options(method, None, "smoke"), context)

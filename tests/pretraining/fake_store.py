@@ -19,6 +19,7 @@ class FakeInfo:
     shape: Size
     affine: np.ndarray
     class_name: str | None = None
+    middle: np.ndarray | None = None
 
 
 class FakeStore:
@@ -31,9 +32,10 @@ class FakeStore:
         spacing: tuple[float, float, float] = (2.0, 2.0, 2.0),
         present: dict[str, tuple[str, ...]] | None = None,
         origins: dict[str, tuple[float, float, float]] | None = None,
+        middles: dict[str, tuple[float, float, float]] | None = None,
     ) -> None:
         self.volumes, self.modalities, self.spacing = volumes, list(modalities), spacing
-        self._present, self._origins = present or {}, origins or {}
+        self._present, self._origins, self._middles = present or {}, origins or {}, middles
 
     @property
     def cases(self) -> list[str]:
@@ -44,7 +46,10 @@ class FakeStore:
         affine[:3, 3] = self._origins.get(case, (0.0, 0.0, 0.0))
         shape = self.volumes[case].shape[1:]
         present = self._present.get(case, tuple(self.modalities))
-        return FakeInfo(case, f"patient-{case}", present, (shape[0], shape[1], shape[2]), affine)
+        middle = affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2) + affine[:3, 3]
+        if self._middles is not None:  # of cropped cases; else stored whole
+            middle = np.array(self._middles[case], dtype=np.float64) if case in self._middles else None
+        return FakeInfo(case, f"patient-{case}", present, (shape[0], shape[1], shape[2]), affine, middle=middle)
 
     def forget(self) -> None:
         """Nothing to free."""

@@ -306,7 +306,7 @@ def test_paper_and_official_are_what_was_published_and_released() -> None:
     for column, preset in enumerate(("paper", "official")):
         values = {**asdict(presets[preset]), **loops[preset]}
         assert {name: values[name] for name in TABLE} == {name: row[column] for name, row in TABLE.items()}, preset
-    assert presets["official"].align == "centre" and presets["official"].template_shape == (155, 240, 240)
+    assert presets["official"].align == "volume" and presets["official"].template_shape == (155, 240, 240)
     assert get_args(Error) == ("mse", "l2"), "the norm of the reconstruction"
 
 
@@ -324,7 +324,7 @@ def test_without_templates(tmp_path: Path) -> None:
     assert method.save_templates(tmp_path) == {} and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("align", ["centre", "world"])
+@pytest.mark.parametrize("align", ["centre", "volume", "world"])
 @pytest.mark.parametrize("edge", [96, 160])
 def test_filler_index_is_voxel_index_on_the_sri24_grid(align: str, edge: int) -> None:
     """From the file to the filler: a volume of 155 x 240 x 240 voxels that hold their own index, and a template that
@@ -341,6 +341,32 @@ def test_filler_index_is_voxel_index_on_the_sri24_grid(align: str, edge: int) ->
             target, _, _, first, second = views(method, sampler[step])
             assert torch.equal(first, target) and torch.equal(second, target)
             assert (target == 0).any() == (edge > shape[0])
+
+
+@pytest.mark.parametrize("align", ["volume", "world"])
+def test_filler_index_is_voxel_index_of_cropped_cases(align: str) -> None:
+    """The same for cases that are stored cropped, unevenly, as preprocessing does; templates see the whole image."""
+    shape, low, high = (31, 48, 47), (3, 7, 1), (29, 44, 40)
+    codes = 1 + np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
+    cut = codes[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    corner = np.array([-20.0, 17.5, 3.0])
+    first = {"a": tuple(float(v) for v in corner + low[::-1])}
+    middle = {"a": tuple(float(v) for v in corner + (np.array(shape[::-1]) - 1) / 2)}
+    store = FakeStore({"a": cut}, ["t1"], (1.0, 1.0, 1.0), origins=first, middles=middle)  # type: ignore[arg-type]
+    alone = replace(ALWAYS_OTHER, cross_modal_start=1.0, weight_contrastive=0.0)
+    given = shape if align == "volume" else cut.shape[1:]
+    method, sampler = make(store, replace(alone, align=align, template_shape=given), batch=1)  # type: ignore[arg-type]
+    with torch.no_grad():
+        method.templates.volumes.copy_(torch.from_numpy(codes if align == "volume" else cut))
+        for step in range(3):
+            target, _, _, one, two = views(method, sampler[step])
+            assert torch.equal(one, target) and torch.equal(two, target)
+
+
+def test_the_middle_of_the_uncropped_image_must_be_known() -> None:
+    store = FakeStore(brains(1, MODALITIES).volumes, MODALITIES, middles={})
+    with pytest.raises(InputError, match=r"without a note of where(.|\n)*run mvp_plan again"):
+        make(store, replace(ALWAYS_OTHER, align="volume"))
 
 
 def test_a_batch_of_one_per_process_needs_the_others_negatives() -> None:

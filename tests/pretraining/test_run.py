@@ -88,23 +88,28 @@ def test_a_run_leaves_weights_log_card_and_record(run: Run, tmp_path: Path, meth
     assert record.template_frame == ("centre" if method == "brainmvp" else None)
 
 
-@pytest.mark.parametrize("align", ["world", "centre"])
+@pytest.mark.parametrize("align", ["world", "centre", "volume"])
 def test_templates_of_a_run_fill_a_missing_modality(run: Run, tmp_path: Path, align: Any) -> None:
     """What pre-training fills a patch with is what the function for later puts in a missing modality's place."""
     store = brains(3, MODALITIES)
     store._origins = {"case00": (-20.0, -30.0, 5.0), "case01": (-16.0, -34.0, 9.0), "case02": (-18.0, -30.0, 7.0)}
+    store._middles = {"case00": (4.0, 0.0, 31.0), "case01": (10.0, -4.0, 33.0), "case02": (8.0, 0.0, 29.0)}
     record = run(store=store, options=BrainMvpOptions(align=align, template_rate=300.0))
     assert record.template_frame == frame_of(record) == align
     templates = load_templates(tmp_path / "run", record)
     info = store.info("case01")
     images = np.array(store.volumes["case01"])
     images[1] = 0
-    filled = fill_missing(images, MODALITIES, ("t1", "flair"), info.affine, templates, record)
+    filled = fill_missing(images, MODALITIES, ("t1", "flair"), info.affine, templates, record, middle=info.middle)
     assert np.array_equal(filled[[0, 2]], images[[0, 2]])
     brain = (images != 0).any(axis=0)
     assert filled[1][brain].any() and not filled[1][~brain].any()
     template = templates["t2"]
-    first = np.array([9.0, -34.0, -16.0]) if align == "world" else -(np.array(info.shape) - 1) / 2 * 2.0
+    first = {
+        "world": np.array([9.0, -34.0, -16.0]),
+        "centre": -(np.array(info.shape) - 1) / 2 * 2.0,
+        "volume": np.array([9.0, -34.0, -16.0]) - np.array([33.0, -4.0, 10.0]),
+    }[align]
     start = np.round((first - template.affine[2::-1, 3]) / 2.0).astype(int)
     z, y, x = (slice(s, s + n) for s, n in zip(start, info.shape, strict=True))
     assert np.allclose(filled[1], np.where(brain, template.volume[z, y, x], 0), atol=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -55,7 +55,8 @@ class BrainMvp(Method[BrainMvpOptions]):
             "the modality to reconstruct is drawn per sample (option: per batch, as released)",
             "templates on z-scores are parametrised directly, with their own learning rate and weight decay "
             "(option: min-max, as released)",
-            "templates are placed by millimetres from the middle of the brain (option: world position)",
+            "templates are placed by millimetres from the middle of the brain (options: of the uncropped image, as "
+            "released; world position)",
             "a case with one modality gets the template in both views",
         ),
         views="two copies of the patch, hidden blocks filled from the template and from another modality",
@@ -90,6 +91,13 @@ class BrainMvp(Method[BrainMvpOptions]):
                 expected="a case with two modalities, for cross-modal reconstruction",
                 fix="Add multi-modal data, or set the method's cross_modal_start to 1 (template views only).",
             )
+        if self.options.align == "volume" and any(map(math.isnan, context.volume_reach)):
+            raise InputError(
+                "pre-training data",
+                found="cases preprocessed without a note of where the middle of the uncropped image was",
+                expected="that note, to lay templates by it",
+                fix="Delete plans/<dataset> and run mvp_plan again, or set the method's align to world or centre.",
+            )
         contrasted = self.options.weight_contrastive and self.options.contrastive_start < 1
         if self.options.contrastive != "infonce" and contrasted and context.most_modalities < 2:
             raise InputError(
@@ -104,8 +112,9 @@ class BrainMvp(Method[BrainMvpOptions]):
         self.decoder = skip_free_decoder(context.encoder, linear=options.linear_decoder)
         z, y, x = (options.template_coarsening * edge for edge in context.spacing)
         low, high = context.world_box
-        if options.align == "centre":
-            reach = [whole - edge for whole, edge in zip(context.largest, context.spacing, strict=True)]
+        if options.align != "world":
+            extents = [whole - edge for whole, edge in zip(context.largest, context.spacing, strict=True)]
+            reach = extents if options.align == "centre" else list(context.volume_reach)
             grid = TemplateGrid.around_centre(reach, (z, y, x), options.template_shape)
         else:
             reach = [b - a for a, b in zip(low, high, strict=True)]
@@ -131,7 +140,9 @@ class BrainMvp(Method[BrainMvpOptions]):
                 )
 
     def sampling(self) -> SamplingSpec:
-        return SamplingSpec(slots=self.options.slots or self.context.most_modalities, intensity=self.options.intensity)
+        options = self.options
+        centre: Literal["brain", "volume"] = "volume" if options.align == "volume" else "brain"
+        return SamplingSpec(options.slots or self.context.most_modalities, intensity=options.intensity, centre=centre)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         template = self.templates.volumes
@@ -219,7 +230,7 @@ class BrainMvp(Method[BrainMvpOptions]):
         """The targets with hidden blocks filled: from the template (view 1), and from the other image where there is
         one, else from the template again (view 2). Every target and view has a mask of its own."""
         size, patch, rows = len(pair.target), pair.target.shape[2:], self._samples(batch)
-        position = batch.centre_offset if self.options.align == "centre" else batch.world
+        position = batch.world if self.options.align == "world" else batch.centre_offset
         template = self.templates.windows(pair.modality, position[rows], batch.spacing[rows], patch)
         grids = masking.draw_kept(2 * size * batch.shard.world, self.grid, self.kept, generator)
         own = torch.cat([batch.shard.own(view) for view in grids.chunk(2)])

@@ -68,9 +68,10 @@ class BrainMvpOptions:
     few dozen times only; a coarser one (interpolated) sees more and forms sooner."""
     template_shape: tuple[int, int, int] | None = None
     """Voxels (z, y, x) of the templates; default: as many as the largest case needs."""
-    align: Literal["centre", "world"] = "centre"
+    align: Literal["centre", "volume", "world"] = "centre"
     """What makes two cases' voxels correspond to one template voxel: the same offset in mm from the middle of the
-    brain's bounding box (right whatever frame each data set lives in), or the same world position."""
+    brain's bounding box (right whatever frame each data set lives in), the same offset from the middle of the image as
+    it was before it was cropped to the brain, or the same world position."""
     subvoxel: bool = False
     """Interpolate templates at fractions of a voxel. Otherwise positions are rounded to whole template voxels, unless
     a case's spacing differs from the template's."""
@@ -80,7 +81,11 @@ class BrainMvpOptions:
 
     @classmethod
     def presets(cls) -> dict[str, BrainMvpOptions]:
-        """``paper``: as published. ``official``: as released. ``mini``: for hundreds of steps on small patches."""
+        """``paper``: as published. ``official``: as released. ``mini``: for some thousand steps on small patches.
+
+        ``mini`` hides few blocks: with 60 % hidden, the second view's error was 0.94 of a constant's after 400 steps
+        and 0.84 after 1500; with 20 %, 0.49 after 1600.
+        """
         paper = cls(
             mask_ratio=0.875,
             min_blocks=1,
@@ -106,6 +111,7 @@ class BrainMvpOptions:
             template_rate=1.0,
             template_decay=1e-5,
             template_shape=SRI24,
+            align="volume",
         )
         mini = cls(
             mask_ratio=0.2,
