@@ -7,10 +7,11 @@ RUN is a finished run (results/pretraining/NAME below DIR). Printed are
 - each loss over the last tenth of the log, as part of what its trivial solution gets;
 - each template's correlation with the mean image of its modality over the training cases, laid over one another as the
   templates are, in voxels that are brain in at least half of the cases;
-- for every planned classification task, the accuracy of a logistic regression on features of the frozen encoder, beside
-  that of encoders with fresh weights. Every case is predicted once, by a fit on other folds; the interval is a paired
-  bootstrap over cases of the difference between the run's hits and the mean hits of the fresh encoders. Features are
-  those of fine-tuning (means over boxes, and the maximum, of the deepest map), of each modality by itself.
+- for every prepared classification task, at the run's spacing, the accuracy of a logistic regression on features of the
+  frozen encoder, beside that of encoders with fresh weights. Every case is predicted once, by a fit on other folds; the
+  interval is a paired bootstrap over cases of the difference between the run's hits and the mean hits of the fresh
+  encoders. Features are those of fine-tuning (means over boxes, and the maximum, of the deepest map), of each modality
+  by itself.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mvp_bench.config import PROFILES
 from mvp_bench.datasets.catalog import load_cards
+from mvp_bench.datasets.prepared import is_prepared
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.heads import regional_pooling
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.models.templates import frame_of, load_templates, on_grid
 from mvp_bench.models.weights import initialise_encoder, load_pretrained
+from mvp_bench.parallel import worker_pool
+from mvp_bench.planning.plan import plan_dataset, preprocess_for_pretraining
 from mvp_bench.planning.store import INDEX, CaseStore
 from mvp_bench.pretraining.training_log import LOG_FILE
 from mvp_bench.registry import ENCODERS
@@ -119,11 +124,11 @@ def probes(workspace: Workspace, run: Path, fresh: int, folds: int) -> Iterator[
         torch.manual_seed(seed)
         others.append(spec.build(1))
     for card in load_cards(workspace.root).values():
-        folder = workspace.plans / card.dataset_name
-        index = next(iter(sorted(folder.glob(f"*/{INDEX}"))), None) if card.kind == "classification" else None
-        if index is None:
+        if card.kind != "classification" or not is_prepared(workspace, card):
             continue
-        store = CaseStore(index.parents[len(INDEX.parts) - 1])
+        with worker_pool(1) as pool:
+            planned = plan_dataset(workspace, card, spec, PROFILES[record.profile].planning, pool)
+            store = preprocess_for_pretraining(workspace, planned, record.spacing, pool)
         cases = [case for case in store.cases if store.info(case).class_name]
         classes = np.array([store.info(case).class_name for case in cases])
         own = hits(features(trained, spec, store, cases), classes, folds)
@@ -145,7 +150,7 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=5, help="encoders with fresh weights to compare with")
     parser.add_argument("--folds", type=int, default=5, help="of the probe")
     given = parser.parse_args()
-    workspace = Workspace(given.root)
+    workspace = Workspace(given.root).open()
     _, record = load_pretrained(given.run)
     for line in losses(given.run):
         print(line, flush=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from mvp_bench.config import PROFILES
 from mvp_bench.errors import InputError
 from mvp_bench.models.weights import encoder_state, initialise_encoder
 from mvp_bench.pretraining.method import LossTerm, resolve_options
@@ -78,6 +79,12 @@ class TestEveryMethod:
         assert all(not torch.equal(before[k], after[k]) for k in before if after[k].dim() == 5)
         report = initialise_encoder(ENCODERS["resenc-smoke"].build(1), after, "repeat", 1)
         assert report.elements_loaded == report.elements_total
+
+    @pytest.mark.parametrize("profile", list(PROFILES))
+    def test_every_profile_suits_it(self, name: str, profile: str) -> None:
+        values = PROFILES[profile]
+        loop, options = values.pretrain, resolve_options(name, None, profile)
+        METHODS[name].check_settings(options, ENCODERS[values.encoder], loop.patch_size, loop.batch_size)
 
     def test_patch_must_fit_the_encoder(self, name: str) -> None:
         with pytest.raises(InputError, match="multiples of 4"):

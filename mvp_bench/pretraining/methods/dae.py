@@ -47,8 +47,9 @@ class DaeOptions:
 
     @classmethod
     def presets(cls) -> dict[str, DaeOptions]:
-        """``smoke``: no contrastive loss, which two cases per step cannot give."""
-        return {"smoke": cls(weight_contrastive=0.0)}
+        """``mini`` and ``smoke``: no contrastive loss, which two cases per step cannot give."""
+        alone = cls(weight_contrastive=0.0)
+        return {"mini": alone, "smoke": alone}
 
 
 class ChannelDropout(nn.Module):
