@@ -62,20 +62,3 @@ def nt_xent(
 def trivial_nt_xent(groups: torch.Tensor) -> torch.Tensor:
     """:func:`nt_xent` of equal features: the mean of the logarithms of how many views a view is compared with."""
     return (~_no_negatives(groups)).sum(dim=1).double().log().mean().float()
-
-
-def info_nce(
-    queries: torch.Tensor, keys: torch.Tensor, temperature: float, extra: torch.Tensor | None = None
-) -> torch.Tensor:
-    """InfoNCE in one direction: the mean cross-entropy of cos(q_i, k_j) / t, of which j = i is right.
-
-    All features equal: log of the number of keys, N (+ K).
-
-    Args:
-        queries, keys: (N, ...), the i-th query belonging to the i-th key.
-        temperature: t.
-        extra: (K, D) further keys that are negatives of every query (a queue).
-    """
-    everything = keys.flatten(1) if extra is None else torch.cat([keys.flatten(1), extra.to(keys.dtype)])
-    target = torch.arange(len(queries), device=queries.device)
-    return functional.cross_entropy(cosines(queries, everything) / temperature, target)

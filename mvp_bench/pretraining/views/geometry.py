@@ -184,7 +184,9 @@ def draw_control_points(
     device by :func:`displacement_of`.
 
     Args:
-        smoothness: distance of the control points, voxels.
+        amplitude: no component exceeds it, voxels.
+        smoothness: distance of the control points, voxels; folding is impossible for ``amplitude`` < 0.4 of it (Choi
+            and Lee, 2000).
     """
     counts = [math.ceil(edge / smoothness) + 3 for edge in patch]
     return amplitude * (2 * torch.rand(n, 3, *counts, generator=generator) - 1)
@@ -205,19 +207,6 @@ def displacement_of(points: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
             basis = torch.where(distance < 1, near, (2 - distance).clamp(min=0) ** 3 / 6)
             points = torch.tensordot(points.movedim(axis, -1), basis.to(points).T, dims=1).movedim(-1, axis)
     return points.contiguous()
-
-
-def draw_elastic(
-    n: int, patch: Sequence[int], amplitude: float, smoothness: float, generator: torch.Generator
-) -> torch.Tensor:
-    """A smooth random displacement (n, 3, *patch), components (z, y, x), voxels, on the CPU.
-
-    Args:
-        amplitude: no component exceeds it, voxels.
-        smoothness: distance of the control points, voxels; folding is impossible for ``amplitude`` < 0.4 of it
-            (Choi and Lee, 2000).
-    """
-    return displacement_of(draw_control_points(n, patch, amplitude, smoothness, generator), patch)
 
 
 def warp(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mvp_bench.pretraining.views.boxes import Boxes, covered, draw_boxes, edge_range
+from mvp_bench.pretraining.views.boxes import Boxes, draw_boxes, edge_range
 from mvp_bench.pretraining.views.drawn import Drawn
 
 INNER_EDGES = (1 / 6, 1 / 3)
@@ -63,26 +63,6 @@ def draw_windows(
 def draw_filler(n: int, patch: Sequence[int], generator: torch.Generator) -> torch.Tensor:
     """Noise uniform in [0, 1): (n, 1, *patch), on the CPU."""
     return torch.rand(n, 1, *patch, generator=generator)
-
-
-def draw_paint(
-    n: int,
-    patch: Sequence[int],
-    generator: torch.Generator,
-    probability: float = 0.9,
-    outer: float = 0.8,
-) -> Paint:
-    """Out-painting or in-painting for each sample, or none.
-
-    Args:
-        probability: that a sample is painted at all.
-        outer: that a painted sample is out-painted; otherwise it is in-painted.
-    """
-    chance = torch.rand(2, n, generator=generator)
-    inner = covered(draw_inner(n, patch, generator), patch)
-    outside = ~covered(draw_windows(n, patch, generator), patch)
-    painted, outward = ((chance[i] < p)[:, None, None, None, None] for i, p in enumerate((probability, outer)))
-    return Paint(torch.where(outward, outside, inner) & painted, draw_filler(n, patch, generator))
 
 
 def paint(images: torch.Tensor, painted: Paint) -> torch.Tensor:

@@ -9,7 +9,6 @@ import torch
 from mvp_bench.pretraining.parts.contrastive import (
     case_numbers,
     cosines,
-    info_nce,
     normalised,
     nt_xent,
     trivial_nt_xent,
@@ -83,31 +82,11 @@ def test_nt_xent_is_symmetric_and_ignores_the_order_of_samples() -> None:
     torch.testing.assert_close(nt_xent(7 * first, second, 0.5), value)
 
 
-def _slow_info_nce(queries: np.ndarray, keys: np.ndarray, temperature: float) -> float:
-    losses = []
-    for i, query in enumerate(queries):
-        terms = [math.exp(_cosine(query, key) / temperature) for key in keys]
-        losses.append(-math.log(terms[i] / sum(terms)))
-    return sum(losses) / len(losses)
-
-
-def test_info_nce_is_the_slow_one_with_and_without_a_queue() -> None:
-    queries, keys, queue = _features(4), _features(4, seed=1), _features(9, seed=2)
-    plain = _slow_info_nce(queries.double().numpy(), keys.double().numpy(), 0.2)
-    assert float(info_nce(queries, keys, 0.2)) == pytest.approx(plain, rel=1e-5)
-    longer = _slow_info_nce(queries.double().numpy(), torch.cat([keys, queue]).double().numpy(), 0.2)
-    assert float(info_nce(queries, keys, 0.2, queue)) == pytest.approx(longer, rel=1e-5)
-    same = torch.ones(4, 3)
-    assert float(info_nce(same, same, 0.2)) == pytest.approx(math.log(4), rel=1e-5)
-    assert float(info_nce(same, same, 0.2, torch.ones(6, 3))) == pytest.approx(math.log(10), rel=1e-5)
-
-
 def test_zero_features_give_finite_losses_and_gradients() -> None:
-    for loss in (nt_xent, info_nce):
-        zeros = torch.zeros(3, 4, requires_grad=True)
-        value = loss(zeros, zeros * 2, 0.5)
-        value.backward()
-        assert torch.isfinite(value) and zeros.grad is not None and torch.isfinite(zeros.grad).all()
+    zeros = torch.zeros(3, 4, requires_grad=True)
+    value = nt_xent(zeros, zeros * 2, 0.5)
+    value.backward()
+    assert torch.isfinite(value) and zeros.grad is not None and torch.isfinite(zeros.grad).all()
 
 
 def test_cosines_are_in_float32_under_autocast() -> None:

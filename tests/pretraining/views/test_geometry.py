@@ -1,6 +1,7 @@
 """Crops, mirrors, turns, affine and elastic maps: identities, slow counterparts, and what the draws promise."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ from mvp_bench.pretraining.views.geometry import Crops
 
 PATCH = (5, 6, 4)
 EDGES = st.tuples(*[st.integers(1, 7)] * 3)
+
+
+def _elastic(
+    n: int, patch: Sequence[int], amplitude: float, distance: float, generator: torch.Generator
+) -> torch.Tensor:
+    """A smooth random displacement in voxels."""
+    points = geometry.draw_control_points(n, patch, amplitude, distance, generator)
+    return geometry.displacement_of(points, patch)
 
 
 def _seeded(seed: int = 0) -> torch.Generator:
@@ -150,7 +159,7 @@ def test_a_whole_displacement_pulls_the_neighbour() -> None:
 
 def test_nearest_keeps_labels() -> None:
     labels = torch.randint(5, (2, 1, *PATCH), generator=_seeded()).float()
-    displacement = geometry.draw_elastic(2, PATCH, 2.0, 3.0, _seeded())
+    displacement = _elastic(2, PATCH, 2.0, 3.0, _seeded())
     assert set(geometry.warp(labels, displacement, mode="nearest").unique().tolist()) <= set(range(5))
 
 
@@ -200,7 +209,7 @@ def test_an_affine_map_then_a_displacement_is_their_composition() -> None:
     z, y, x = torch.meshgrid(*[torch.arange(12.0)] * 3, indexing="ij")
     smooth = (torch.sin(z / 4) + torch.cos(y / 5) + x / 12)[None, None]
     theta = geometry.draw_affine(1, 0.1, (0.8, 0.9), 0.05, 0.02, _seeded())
-    displacement = geometry.draw_elastic(1, (12, 12, 12), 1.0, 6.0, _seeded())
+    displacement = _elastic(1, (12, 12, 12), 1.0, 6.0, _seeded())
     both = geometry.warp(smooth, displacement, theta, padding="border")
     apart = geometry.warp(geometry.warp(smooth, None, theta, padding="border"), displacement, padding="border")
     inner = (..., slice(2, -2), slice(2, -2), slice(2, -2))
@@ -209,9 +218,9 @@ def test_an_affine_map_then_a_displacement_is_their_composition() -> None:
 
 def test_elastic_displacements_are_bounded_smooth_and_follow_their_seed() -> None:
     patch = (24, 20, 16)
-    first = geometry.draw_elastic(3, patch, 4.0, 8.0, _seeded(1))
+    first = _elastic(3, patch, 4.0, 8.0, _seeded(1))
     assert first.shape == (3, 3, *patch) and 0.5 < first.abs().max() <= 4.0
-    assert torch.equal(first, geometry.draw_elastic(3, patch, 4.0, 8.0, _seeded(1)))
+    assert torch.equal(first, _elastic(3, patch, 4.0, 8.0, _seeded(1)))
     assert not torch.equal(first[0], first[1])
     for axis in range(3):  # the slope of a cubic B-spline is at most twice the amplitude per knot distance
         assert first.diff(dim=axis + 2).abs().max() <= 2 * 4.0 / 8.0 * 1.3
@@ -230,5 +239,5 @@ def test_maps_pass_gradients_to_displacement_and_theta() -> None:
 def test_zero_patches_stay_zero() -> None:
     zeros = torch.zeros(2, 1, *PATCH)
     theta = geometry.draw_affine(2, 0.3, (0.8, 1.2), 0.1, 0.1, _seeded())
-    assert not geometry.warp(zeros, geometry.draw_elastic(2, PATCH, 2.0, 3.0, _seeded()), theta).any()
+    assert not geometry.warp(zeros, _elastic(2, PATCH, 2.0, 3.0, _seeded()), theta).any()
     assert not geometry.cut(zeros, geometry.draw_crops(2, PATCH, (0.3, 0.9), _seeded()), (4, 4, 4)).any()
