@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,13 +12,20 @@ from mvp_bench.config import PROFILES
 from mvp_bench.errors import InputError
 from mvp_bench.models.weights import encoder_state, initialise_encoder
 from mvp_bench.pretraining.method import LossTerm, resolve_options
-from mvp_bench.pretraining.sampling import Batch
+from mvp_bench.pretraining.sampling import Batch, Shard
 from mvp_bench.registry import ENCODERS, METHODS
 from tests.pretraining.conftest import MODALITIES, build, generator
 from tests.pretraining.fake_store import brains
 
 LAST = 9
 """A step at which every loss is on."""
+
+
+class Turned(Shard):
+    """Gives every sample's draws to the one before it, as its turned batch does with the samples."""
+
+    def own(self, drawn: torch.Tensor) -> torch.Tensor:
+        return drawn.roll(-(len(drawn) // 4), 0)
 
 
 def total(terms: dict[str, LossTerm]) -> torch.Tensor:
@@ -51,6 +58,14 @@ class TestEveryMethod:
             values.append(total(method(sampler[0], LAST, generator(7))).item())
         assert values[0] == values[1]
         assert total(method(sampler[0], LAST, generator(8))).item() != values[0]
+
+    def test_the_order_of_the_batch_does_not_matter(self, name: str) -> None:
+        method, sampler = build(name, brains(5, MODALITIES), batch=4)
+        batch = sampler[0]
+        turned = replace(batch.select([1, 2, 3, 0]), shard=Turned())
+        one, other = method(batch, LAST, generator(3)), method(turned, LAST, generator(3))
+        for key, term in one.items():
+            assert other[key].value.item() == pytest.approx(term.value.item(), rel=1e-4, abs=1e-6), key
 
     def test_empty_patch_is_finite(self, name: str) -> None:
         method, sampler = build(name, brains(3, MODALITIES))
