@@ -47,9 +47,9 @@ def test_nothing_is_cut_off_in_a_narrow_terminal() -> None:
 
 def test_the_caption_is_the_budget_of_the_profile() -> None:
     mini = PROFILES["mini"].pretrain
-    voxels = f"{400 * 4 * 32 * 40 * 32:,} voxels"
+    mini = replace(mini, steps=1500, batch_size=4, patch_size=(32, 40, 32))
     assert budget(mini, "mini").endswith(
-        f"(profile mini): 400 steps x batch 4 x patch 32 x 40 x 32 = {voxels}, in each process"
+        "(profile mini): 1,500 steps x batch 4 x patch 32 x 40 x 32 = 245,760,000 voxels, in each process"
     )
     assert "profile full" in budget(PROFILES["full"].pretrain, "full") and "250,000 steps" in budget(
         PROFILES["full"].pretrain, "full"

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from mvp_bench import cli
+from mvp_bench.config import PROFILES
 from mvp_bench.pretraining.engine import Engine
 from mvp_bench.pretraining.estimate import Estimate, EstimateOptions
 from mvp_bench.pretraining.methods.brainmvp import BrainMvpOptions
@@ -229,7 +230,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], object], list[str]]] = {
     "pickled": (lambda c: c.update(log=Namespace(rows=[])), ["pickled code"]),
     "another configuration": (
         lambda c: _identity(c, "pretrain", learning_rate=0.5),
-        ["pretrain.learning_rate 0.5, now 0.004", "delete"],
+        [f"pretrain.learning_rate 0.5, now {PROFILES['smoke'].pretrain.learning_rate}", "delete"],
     ),
     "another encoder": (
         lambda c: _identity(c, "encoder", name="resenc-mini"),
