@@ -13,7 +13,7 @@ import torch
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.run import pretrain, take_census
-from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
+from mvp_bench.pretraining.sampling import Batch, PatchSampler, PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.settings import Precision, PretrainConfig, RuntimeConfig
 from tests.pretraining.fake_store import FakeStore, brains
@@ -97,3 +97,14 @@ def build(
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def overfitted(method: Method[Any], batch: Batch, steps: int = 100, rate: float = 1e-2) -> dict[str, float]:
+    """Each loss as a part of its trivial value after training on one batch with the same draws."""
+    optimiser = torch.optim.AdamW(method.parameter_groups(rate, 0.0))
+    for _ in range(steps):
+        terms = method.losses(batch, 0, generator())
+        optimiser.zero_grad()
+        torch.stack([term.weight * term.value for term in terms.values()]).sum().backward()
+        optimiser.step()
+    return {name: float(term.value.detach()) / float(term.trivial) for name, term in terms.items()}

@@ -25,7 +25,7 @@ from mvp_bench.pretraining.parts.registration_losses import (
 from mvp_bench.pretraining.sampling import PatchSampler
 from mvp_bench.pretraining.views.geometry import warp
 from mvp_bench.registry import ENCODERS
-from tests.pretraining.conftest import MODALITIES, build, generator
+from tests.pretraining.conftest import MODALITIES, build, generator, overfitted
 from tests.pretraining.fake_store import FakeStore, brains
 
 BOUNDS = {"rotation": math.pi / 9, "scale": 0.25, "shear": math.pi / 18}
@@ -201,14 +201,7 @@ def test_maps_keep_intensities_and_follow_the_generator() -> None:
 
 def test_two_volumes_are_overfitted() -> None:
     method, sampler = make(brains(2, ["t1"], variation=1.0))
-    batch = sampler[0]
-    optimiser = torch.optim.AdamW(method.parameter_groups(1e-2, 0.0))
-    for _ in range(100):
-        terms = method.losses(batch, 0, generator())
-        optimiser.zero_grad()
-        torch.stack([term.value for term in terms.values()]).sum().backward()
-        optimiser.step()
-    fractions = {name: float(term.value.detach()) / float(term.trivial) for name, term in terms.items()}
+    fractions = overfitted(method, sampler[0])
     assert fractions["restoration"] < 0.4, fractions
     assert fractions["similarity"] < 0.3, fractions
     assert fractions["smoothness"] < 0.3, fractions

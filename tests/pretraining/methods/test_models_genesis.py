@@ -14,7 +14,7 @@ from mvp_bench.pretraining.methods.models_genesis import ModelsGenesis, ModelsGe
 from mvp_bench.pretraining.parts import corruption
 from mvp_bench.pretraining.sampling import Batch, Shard
 from mvp_bench.registry import ENCODERS
-from tests.pretraining.conftest import MODALITIES, build, generator
+from tests.pretraining.conftest import MODALITIES, build, generator, overfitted
 from tests.pretraining.fake_store import brains
 
 NOTHING = {"flip": 0.0, "shuffle": 0.0, "curve": 0.0, "paint": 0.0}
@@ -75,14 +75,7 @@ def test_two_shares_are_one_step() -> None:
 
 def test_two_volumes_are_overfitted() -> None:
     method, sampler = build("models_genesis", brains(2, ["t1"], variation=1.0))
-    batch = sampler[0]
-    optimiser = torch.optim.AdamW(method.parameter_groups(1e-2, 0.0))
-    for _ in range(100):
-        term = method.losses(batch, 0, generator())["restoration"]
-        optimiser.zero_grad()
-        term.value.backward()
-        optimiser.step()
-    assert term.value < 0.12 * term.trivial
+    assert overfitted(method, sampler[0])["restoration"] < 0.12
 
 
 def test_z_scores_are_refused() -> None:

@@ -27,7 +27,7 @@ from mvp_bench.pretraining.sampling import PatchSampler, Size
 from mvp_bench.pretraining.views.boxes import draw_boxes, edge_range
 from mvp_bench.pretraining.views.geometry import turn
 from mvp_bench.registry import ENCODERS
-from tests.pretraining.conftest import build, generator, source
+from tests.pretraining.conftest import build, generator, overfitted, source
 from tests.pretraining.fake_store import brains
 
 SMOKE = ENCODERS["resenc-smoke"]
@@ -209,14 +209,7 @@ def test_cuts_are_drawn_for_all_processes_and_shared_out() -> None:
 
 def test_two_volumes_are_overfitted() -> None:
     method, sampler = make()
-    batch = sampler[0]
-    optimiser = torch.optim.AdamW(method.parameter_groups(1e-2, 0.0))
-    for _ in range(100):
-        terms = method.losses(batch, 0, generator())
-        optimiser.zero_grad()
-        torch.stack([term.value for term in terms.values()]).sum().backward()
-        optimiser.step()
-    fractions = {name: float(term.value.detach()) / float(term.trivial) for name, term in terms.items()}
+    fractions = overfitted(method, sampler[0])
     assert fractions["rotation"] < 0.1, fractions
     assert fractions["contrastive"] < 0.2, fractions
     assert fractions["reconstruction"] < 0.75, fractions
