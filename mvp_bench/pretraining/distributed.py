@@ -7,6 +7,7 @@ DistributedDataParallel does), training on W processes with B cases each equals 
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -104,7 +105,9 @@ def joined(runtime: RuntimeConfig) -> Iterator[Processes]:
             yield current()
     finally:
         signal.signal(signal.SIGTERM, before)
-    dist.destroy_process_group()  # after an error the process ends anyway, and the others must not be waited for
+    # After an error the process ends anyway, and the others must not be waited for.
+    gc.collect()  # finished engines lie in cycles and hold the group, whose threads must end before the process does
+    dist.destroy_process_group()
 
 
 def _stopped(number: int, frame: object) -> None:

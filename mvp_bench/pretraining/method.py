@@ -24,6 +24,7 @@ from torch import nn
 
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
+from mvp_bench.pretraining.census import Census
 from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
 from mvp_bench.registry import ENCODERS, METHODS, unknown_name
 
@@ -85,6 +86,28 @@ class Context:
     volume_reach: tuple[float, float, float] = (math.nan, math.nan, math.nan)
     """Per axis (z, y, x), mm, twice the largest distance of an outermost voxel from the middle of the uncropped image;
     NaN: not known."""
+
+    @classmethod
+    def of(
+        cls, census: Census, encoder: EncoderSpec, patch: Size, batch_size: int, steps: int, world: int = 1
+    ) -> Context:
+        """For a run on the cases of a census."""
+        return cls(
+            encoder=encoder,
+            patch=patch,
+            modalities=census.modalities,
+            spacing=census.spacing,
+            largest=census.largest,
+            world_box=census.world_box,
+            most_modalities=census.most_modalities,
+            batch_size=batch_size,
+            steps=steps,
+            world=world,
+            largest_cases=census.largest_cases,
+            smallest=census.smallest,
+            smallest_cases=census.smallest_cases,
+            volume_reach=census.volume_reach,
+        )
 
     def fraction(self, step: int) -> float:
         """Part of the training done before ``step``."""
@@ -225,6 +248,11 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
         Called without gradients, in evaluation mode, with the generator that the losses of ``step`` had.
         """
         return {}
+
+    @property
+    def template_frame(self) -> Literal["world", "centre", "volume"] | None:
+        """What the templates' positions are relative to (``EncoderRecord.template_frame``). Default: there are none."""
+        return None
 
     def save_templates(self, folder: Path) -> dict[str, str]:
         """Write what was learned per modality; modality -> file relative to ``folder``. Default: nothing."""

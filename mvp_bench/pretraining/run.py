@@ -115,22 +115,7 @@ def assembled(
     """
     processes = distributed.current()
     place = Runtime.resolve(distributed.own_device(runtime))
-    context = Context(
-        encoder=ENCODERS[encoder],
-        patch=config.patch_size,
-        modalities=census.modalities,
-        spacing=census.spacing,
-        largest=census.largest,
-        world_box=census.world_box,
-        most_modalities=census.most_modalities,
-        batch_size=config.batch_size,
-        steps=config.steps,
-        world=processes.world,
-        largest_cases=census.largest_cases,
-        smallest=census.smallest,
-        smallest_cases=census.smallest_cases,
-        volume_reach=census.volume_reach,
-    )
+    context = Context.of(census, ENCODERS[encoder], config.patch_size, config.batch_size, config.steps, processes.world)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global state
         method: Method[Any] = METHODS[config.method](options, context)
@@ -234,7 +219,7 @@ def _write(
         source="phantom" if any(d.source == "phantom" for d in census.data) else "real",
         licences=sorted({d.licence for d in census.data if d.licence}),
         templates=templates,
-        template_frame=getattr(method.options, "align", None) if templates else None,
+        template_frame=method.template_frame if templates else None,
         profile=profile,
         seed=engine.seed,
         versions={"mvp_bench": code_version(), "torch": version("torch"), "python": sys.version.split()[0]},

@@ -40,19 +40,7 @@ def prepared(name: str, encoder: str, patch: Size, batch: int, profile: str) -> 
     store = brains(2 * batch, ("t1", "t2", "flair"), shape=(edge[0], edge[1], edge[2]))
     source = PretrainSource("Dataset999_Noise", store, "phantom")
     census = take_census([source])
-    context = Context(
-        encoder=ENCODERS[encoder],
-        patch=patch,
-        modalities=census.modalities,
-        spacing=census.spacing,
-        largest=census.largest,
-        world_box=census.world_box,
-        most_modalities=census.most_modalities,
-        batch_size=batch,
-        steps=STEPS,
-        smallest=census.smallest,
-        smallest_cases=census.smallest_cases,
-    )
+    context = Context.of(census, ENCODERS[encoder], patch, batch, STEPS)
     torch.manual_seed(0)
     method = METHODS[name](resolve_options(name, None, profile), context)
     return method, PatchSampler([source], census.modalities, patch, batch, method.sampling(), 0, STEPS)

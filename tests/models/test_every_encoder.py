@@ -24,7 +24,7 @@ from mvp_bench.models.networks.segmentation import EncoderUNet
 from mvp_bench.models.weights import aliases, encoder_state, initialise_encoder, load_state, save_encoder, stem_name
 from mvp_bench.parallel import Inline
 from mvp_bench.planning.plan import case_files, plan_dataset
-from mvp_bench.pretraining.census import Census, take_census
+from mvp_bench.pretraining.census import take_census
 from mvp_bench.pretraining.method import Context, resolve_options
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
@@ -46,20 +46,6 @@ def one_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def context_of(name: str, census: Census) -> Context:
-    return Context(
-        encoder=ENCODERS[name],
-        patch=(64, 64, 64),
-        modalities=census.modalities,
-        spacing=census.spacing,
-        largest=census.largest,
-        world_box=census.world_box,
-        most_modalities=census.most_modalities,
-        batch_size=2,
-        steps=10,
-    )
 
 
 FEWER: dict[tuple[str, str], dict[str, Any]] = {
@@ -96,7 +82,7 @@ def test_methods_train_the_whole_encoder(name: str, method: str) -> None:
     source = PretrainSource("Dataset521_Fake", store, "phantom", licence="CC0")
     census = take_census([source])
     batch_size = max(2, kind.declaration.min_batch)
-    context = replace(context_of(name, census), patch=patch, batch_size=batch_size)
+    context = Context.of(census, ENCODERS[name], patch, batch_size, 10)
     torch.manual_seed(0)
     built = kind(options, context)
     sampler = PatchSampler([source], census.modalities, patch, batch_size, built.sampling(), 0, 10)
@@ -111,10 +97,8 @@ def test_methods_train_the_whole_encoder(name: str, method: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_deepest_voxel_is_too_few_for_pre_training(name: str) -> None:
     spec = ENCODERS[name]
-    context = replace(
-        context_of(name, take_census([PretrainSource("Dataset521_Fake", brains(1, MODALITIES), "phantom")])),
-        patch=(spec.stride,) * 3,
-    )
+    census = take_census([PretrainSource("Dataset521_Fake", brains(1, MODALITIES), "phantom")])
+    context = Context.of(census, spec, (spec.stride,) * 3, 2, 10)
     with pytest.raises(InputError, match="--patch-size"):
         METHODS["mae"](METHODS["mae"].Options(), context)
 

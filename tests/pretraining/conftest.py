@@ -75,20 +75,7 @@ def build(
     """A method and its sampler, without the engine."""
     census = take_census([source(store)])
     kind = METHODS[method]
-    context = Context(
-        encoder=ENCODERS[encoder],
-        patch=(patch,) * 3,
-        modalities=census.modalities,
-        spacing=census.spacing,
-        largest=census.largest,
-        world_box=census.world_box,
-        most_modalities=census.most_modalities,
-        batch_size=batch,
-        steps=steps,
-        smallest=census.smallest,
-        smallest_cases=census.smallest_cases,
-        volume_reach=census.volume_reach,
-    )
+    context = Context.of(census, ENCODERS[encoder], (patch,) * 3, batch, steps)
     torch.manual_seed(0)
     built = kind(options or resolve_options(method, None, "smoke"), context)
     sampler = PatchSampler([source(store)], census.modalities, (patch,) * 3, batch, built.sampling(), 0, steps)

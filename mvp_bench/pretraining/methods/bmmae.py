@@ -22,6 +22,7 @@ from mvp_bench.pretraining.parts.modalities import (
     mean_over_slots,
     ranks,
     slot_error,
+    visible_tokens,
 )
 from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
 from mvp_bench.registry import METHODS
@@ -171,8 +172,7 @@ class BmMae(Method[BmMaeOptions]):
         )
         own = Draws(*(batch.shard.own(rows) for rows in drawn))
         present = distinct(batch.modality.cpu())
-        table = [masking.kept_blocks(n * blocks, self.options.mask_ratio) for n in range(slots + 1)]
-        visible = torch.tensor(table)[present.sum(dim=1)]
+        visible = visible_tokens(present, blocks, self.options.mask_ratio)
         counts = visible_counts(shares(own.gamma, present, blocks / visible.double()), present, visible, blocks)
         order = ranks(own.token.flatten(0, 1)).view_as(own.token)
         return (order < counts[:, :, None]).unflatten(2, self.grid)

@@ -14,7 +14,7 @@ from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining import masking
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
-from mvp_bench.pretraining.methods.brainmvp.templates import TemplateBank, TemplateGrid, save_templates
+from mvp_bench.pretraining.methods.brainmvp.templates import Align, TemplateBank, grid_of, save_templates
 from mvp_bench.pretraining.parts.modalities import (
     ModalityDecoder,
     check_blocks,
@@ -24,6 +24,7 @@ from mvp_bench.pretraining.parts.modalities import (
     mean_over_slots,
     ranks,
     slot_error,
+    visible_tokens,
 )
 from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
 from mvp_bench.registry import METHODS
@@ -149,12 +150,7 @@ class M3ae(Method[M3aeOptions]):
 
     def build(self, context: Context) -> None:
         self.decoder = ModalityDecoder(context.encoder, len(context.modalities))
-        low, high = context.world_box
-        if self.options.align == "centre":
-            reach = [whole - edge for whole, edge in zip(context.largest, context.spacing, strict=True)]
-            grid = TemplateGrid.around_centre(reach, context.spacing)
-        else:
-            grid = TemplateGrid.of_box(low, high, context.spacing)
+        grid, _ = grid_of(context, self.options.align, context.spacing)
         self.images = TemplateBank(len(context.modalities), grid)
         nn.init.normal_(self.images.volumes)
         self.block = masking.fitting_block(context.patch, self.options.block, self.options.min_blocks)
@@ -193,8 +189,7 @@ class M3ae(Method[M3aeOptions]):
             torch.rand(size, slots, blocks, generator=generator),
         )
         present = distinct(batch.modality.cpu())
-        table = [masking.kept_blocks(n * blocks, self.options.mask_ratio) for n in range(slots + 1)]
-        visible = torch.tensor(table)[present.sum(dim=1)]
+        visible = visible_tokens(present, blocks, self.options.mask_ratio)
         own = Draws(*(batch.shard.own(rows) for rows in drawn))
         return kept_tokens(own, present, visible, self.options.most_dropped).unflatten(2, self.grid)
 
@@ -220,6 +215,10 @@ class M3ae(Method[M3aeOptions]):
             "views": {**shown, "rebuilt": shown["rebuilt"].flatten(0, 1)},
             "learned": {name: learned[i : i + 1] for i, name in enumerate(self.context.modalities)},
         }
+
+    @property
+    def template_frame(self) -> Align:
+        return self.options.align
 
     def save_templates(self, folder: Path) -> dict[str, str]:
         return save_templates(self.images, self.context.modalities, folder)

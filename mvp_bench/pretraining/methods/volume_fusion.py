@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -12,8 +11,7 @@ from mvp_bench.models.decoders import unet_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.distributed import rows_of_all
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
-from mvp_bench.pretraining.parts.modalities import distinct
-from mvp_bench.pretraining.parts.partners import next_of_step
+from mvp_bench.pretraining.parts.partners import Pair, draw_pair
 from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
 from mvp_bench.pretraining.views.boxes import MOST_BOXES, Boxes, draw_boxes, last_box
 from mvp_bench.pretraining.views.drawn import Drawn
@@ -118,17 +116,6 @@ def constant_dice_ce(classes: torch.Tensor, number: int) -> torch.Tensor:
     return (dice.mean(1) + torch.special.entr(share).sum(1)).float()
 
 
-class Pair(NamedTuple):
-    """Two images of one modality per sample."""
-
-    front: torch.Tensor
-    """(B, 1, z, y, x): of the next sample of the step."""
-    back: torch.Tensor
-    """(B, 1, z, y, x): of the sample itself."""
-    valid: torch.Tensor
-    """bool (B,): the two cases have a modality in common, and the images are not the same."""
-
-
 @METHODS.register("volume_fusion", summary="VolumeFusion: which share of another image is in each voxel (segmentation)")
 class VolumeFusion(Method[VolumeFusionOptions]):
     """Boxes of the next sample's image of the same modality are mixed into the image in shares of 0, 1/K, ..., 1; the
@@ -193,27 +180,17 @@ class VolumeFusion(Method[VolumeFusionOptions]):
     def fused(self, batch: Batch, generator: torch.Generator) -> tuple[Pair, torch.Tensor, torch.Tensor]:
         """The two images, the classes and the mixture, (B, 1, z, y, x) each."""
         pair = self.draw_pair(batch, generator)
-        size, patch = len(pair.back), self.context.patch
+        size, patch = len(pair.image), self.context.patch
         drawn = draw_patchwork(size * batch.shard.world, patch, self.options, generator).own(batch.shard)
-        classes = classes_of(drawn.to(pair.back.device), patch)
-        return pair, classes, fuse(pair.front, pair.back, classes, self.options.levels)
+        classes = classes_of(drawn.to(pair.image.device), patch)
+        return pair, classes, fuse(pair.other, pair.image, classes, self.options.levels)
 
     def draw_pair(self, batch: Batch, generator: torch.Generator) -> Pair:
-        """Each sample and the next one in the step (the first after the last), in a modality drawn uniformly among
-        those that both have."""
-        size, slots = batch.modality.shape
-        device = batch.images.device
-        chance = batch.shard.own(torch.rand(size * batch.shard.world, slots, generator=generator)).to(device)
-        own, other = batch.modality, next_of_step(batch.modality, batch.shard)
-        common = (own[:, :, None] == other[:, None, :]).any(dim=2) & distinct(own)
-        slot = (chance + common).argmax(dim=1)
-        counterpart = (other == own.gather(1, slot[:, None])).int().argmax(dim=1)
-        rows = torch.arange(size, device=device)
-        front = next_of_step(batch.images, batch.shard)[rows, counterpart].unsqueeze(1)
-        back = batch.images[rows, slot].unsqueeze(1)
-        return Pair(front, back, common.any(dim=1) & (front != back).flatten(1).any(dim=1))
+        """Valid are pairs of a common modality that are not the same image, whose mixture would tell nothing."""
+        pair = draw_pair(batch, len(self.context.modalities), generator)
+        return pair._replace(valid=pair.valid & (pair.image != pair.other).flatten(1).any(dim=1))
 
     def pictures(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, dict[str, torch.Tensor]]:
         pair, classes, fused = self.fused(batch, generator)
         found = self.decoder(self.encoder(fused)).argmax(1, keepdim=True)
-        return {"views": {"image": pair.back, "other": pair.front, "input": fused, "class": classes, "found": found}}
+        return {"views": {"image": pair.image, "other": pair.other, "input": fused, "class": classes, "found": found}}

@@ -1,7 +1,6 @@
 """The corruptions of Models Genesis (Zhou et al., MedIA 2021): local shuffling, intensity curves, in- and out-painting.
 
-What is drawn is small (cuts, boxes, curves, seeds), whatever the patch, so that every process can draw for all samples
-of a step. Numbers for single voxels are hashed from a sample's seed on the images' device.
+What is drawn is small (cuts, boxes, curves, seeds), whatever the patch; see :mod:`mvp_bench.pretraining.views.cells`.
 """
 
 from __future__ import annotations
@@ -14,16 +13,12 @@ import torch
 from mvp_bench.errors import InputError
 from mvp_bench.pretraining.method import LossTerm
 from mvp_bench.pretraining.reconstruction import constant_mse, reconstruction_error
-from mvp_bench.pretraining.views.boxes import Boxes, covered, shuffle_in_cells
+from mvp_bench.pretraining.views.boxes import Boxes, covered
+from mvp_bench.pretraining.views.cells import cells_of, draw_cuts, draw_seeds, shuffle_in_cells, voxel_noise
 from mvp_bench.pretraining.views.drawn import Drawn
 from mvp_bench.pretraining.views.intensity import apply_curves, draw_curves
-from mvp_bench.pretraining.views.painting import draw_inner, draw_windows
+from mvp_bench.pretraining.views.painting import AGAIN, INNER_EDGES, MOST_BOXES, draw_inner, draw_windows
 
-BITS = 32
-"""Of the hash."""
-LOW = (1 << BITS) - 1
-FRACTION_BITS = 24
-"""A float32 in [0, 1) holds as many exactly."""
 LEAST_SHUFFLED = 2
 """Voxels: a cell of one has nothing to shuffle."""
 
@@ -41,6 +36,12 @@ class Probabilities:
     """Of the painted samples, how many are out-painted; the others are in-painted."""
     shuffle_edge: float = 0.1
     """No probability: longest edge of a cell that is shuffled, as a part of the patch's (two voxels at least)."""
+    boxes: int = MOST_BOXES
+    """No probability: most boxes that are in-painted."""
+    again: float = AGAIN
+    """Of each further box of them."""
+    box_edges: tuple[float, float] = INNER_EDGES
+    """No probabilities: their shortest and longest edge as parts of the patch's."""
 
     def require_valid(self) -> None:
         """Refuse what is no probability, and a task without corruption.
@@ -48,7 +49,7 @@ class Probabilities:
         Raises:
             InputError: naming the field.
         """
-        for name in ("shuffle", "curve", "decreasing", "paint", "outer", "shuffle_edge"):
+        for name in ("shuffle", "curve", "decreasing", "paint", "outer", "shuffle_edge", "again"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(name, found=getattr(self, name), expected="a number from 0 to 1")
         if not (self.shuffle or self.curve or self.paint):
@@ -96,13 +97,15 @@ def draw_corruption(
 ) -> Corruption:
     """Each kind of corruption with its own probability, independently, as in Models Genesis."""
     chance = torch.rand(4, n, generator=generator)
-    inner, windows = draw_inner(n, patch, generator), draw_windows(n, patch, generator)
+    inner = draw_inner(n, patch, generator, probabilities.boxes, probabilities.again, probabilities.box_edges)
+    windows = draw_windows(n, patch, generator)
+    longest = [max(int(probabilities.shuffle_edge * edge), LEAST_SHUFFLED) for edge in patch]
     none = (torch.zeros_like(inner.valid), torch.zeros_like(windows.valid))
     outward = chance[3] < probabilities.outer
     painted = (chance[2] < probabilities.paint)[:, None] & torch.stack([~outward, outward], dim=1)
     return Corruption(
         shuffled=chance[0] < probabilities.shuffle,
-        cuts=draw_cuts(n, patch, probabilities.shuffle_edge, generator),
+        cuts=draw_cuts(n, patch, longest, generator),
         curved=chance[1] < probabilities.curve,
         curves=draw_curves(n, generator, probabilities.decreasing),
         start=torch.cat([inner.start, windows.start], dim=1),
@@ -110,7 +113,7 @@ def draw_corruption(
         inner=torch.cat([inner.valid, none[1]], dim=1),
         outer=torch.cat([none[0], windows.valid], dim=1),
         painted=painted,
-        seeds=torch.randint(1 << BITS, (n, 2), generator=generator),
+        seeds=torch.stack([draw_seeds(n, generator), draw_seeds(n, generator)], dim=1),
     )
 
 
@@ -154,51 +157,6 @@ def hidden(drawn: Corruption, patch: Sequence[int], device: torch.device) -> tor
     """Voxels that become noise: inside in-painted boxes, outside the windows of out-painting; bool (B, 1, *patch)."""
     outward = drawn.painted[:, 1].to(device)[:, None, None, None, None]
     return covered(drawn.boxes.to(device), patch) ^ outward
-
-
-def draw_cuts(n: int, patch: Sequence[int], longest: float, generator: torch.Generator) -> torch.Tensor:
-    """Cut each axis into pieces of uniform lengths from one voxel to ``longest`` of the axis (at least two voxels); the
-    first piece may begin before the patch. The products of the pieces are a sample's cells.
-
-    Returns:
-        bool (n, z + y + x): whether a piece begins at a coordinate.
-    """
-    cuts = []
-    for edge in patch:
-        lengths = torch.randint(1, max(int(longest * edge), LEAST_SHUFFLED) + 1, (n, edge), generator=generator)
-        before = (torch.rand(n, 1, generator=generator) * lengths[:, :1]).long()
-        ends = (lengths.cumsum(dim=1) - before).clamp(max=edge)  # of the pieces; the last are all beyond the patch
-        cuts.append(torch.zeros(n, edge + 1, dtype=torch.bool).scatter_(1, ends, True)[:, :edge])
-    return torch.cat(cuts, dim=1)
-
-
-def cells_of(cuts: torch.Tensor, seeds: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
-    """Cells and keys for ``shuffle_in_cells``: int64 (n, *patch), on the cuts' device. One int64 per voxel."""
-    z, y, x = (part.long().cumsum(dim=1) for part in cuts.split(list(patch), dim=1))
-    numbers = (z[:, :, None, None] * patch[1] + y[:, None, :, None]) * patch[2] + x[:, None, None, :]
-    return (numbers << BITS) + voxel_hash(seeds, patch)[:, 0]
-
-
-def voxel_noise(seeds: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
-    """Noise uniform in [0, 1) that follows from each sample's seed: float32 (n, 1, *patch), on the seeds' device."""
-    return (voxel_hash(seeds, patch) >> (BITS - FRACTION_BITS)).float() / (1 << FRACTION_BITS)
-
-
-def voxel_hash(seeds: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
-    """A number below 2^32 per voxel, from index and seed: int64 (n, 1, *patch), on the seeds' device."""
-    voxels = patch[0] * patch[1] * patch[2]
-    index = _mixed(torch.arange(1, voxels + 1, device=seeds.device))
-    return _mixed((index + seeds[:, None]) & LOW).reshape(-1, 1, *patch)
-
-
-def _mixed(bits: torch.Tensor) -> torch.Tensor:
-    """A bijection of 32-bit numbers in which every input bit sways every output bit: the finaliser of MurmurHash3
-    (A. Appleby, public domain)."""
-    bits = bits ^ (bits >> 16)
-    bits = (bits * 0x85EBCA6B) & LOW
-    bits = bits ^ (bits >> 13)
-    bits = (bits * 0xC2B2AE35) & LOW
-    return bits ^ (bits >> 16)
 
 
 def restoration(output: torch.Tensor, target: torch.Tensor) -> LossTerm:

@@ -62,6 +62,18 @@ def check_slots(slots: int) -> None:
         raise InputError("slots", found=slots, expected="at least 2, or 0 for all modalities of the best-equipped case")
 
 
+def visible_tokens(present: torch.Tensor, blocks: int, mask_ratio: float) -> torch.Tensor:
+    """Blocks of a case's modalities, together, that stay visible: int64 (B,).
+
+    Args:
+        present: bool (B, K), on the CPU: the slots that count.
+        blocks: of one modality.
+        mask_ratio: part that is hidden.
+    """
+    table = [masking.kept_blocks(n * blocks, mask_ratio) for n in range(present.shape[1] + 1)]
+    return torch.tensor(table)[present.sum(dim=1)]
+
+
 def slot_error(
     prediction: torch.Tensor, target: torch.Tensor, present: torch.Tensor, counted: torch.Tensor | None = None
 ) -> torch.Tensor:

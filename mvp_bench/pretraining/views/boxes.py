@@ -1,4 +1,4 @@
-"""Random boxes and cells of voxels: which voxels they cover, and shuffling inside them."""
+"""Random boxes of voxels, and which voxels they cover."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from mvp_bench.pretraining.views.drawn import Drawn
 
 MOST_BOXES = 52
 """Boxes that :func:`last_box` can tell apart: bits of a float64's mantissa."""
-KEY_BITS = 32
-"""Random bits below a cell's number, see :func:`draw_cells`."""
 
 
 @dataclass(frozen=True)
@@ -100,47 +98,3 @@ def last_box(boxes: Boxes, patch: Sequence[int]) -> torch.Tensor:
     bits = 2.0 ** torch.arange(most, dtype=torch.float64, device=x.device)
     total = _sum_over_boxes([z, y, x * bits[:, None]])
     return (torch.frexp(total).exponent.long() - 1).unsqueeze(1)
-
-
-def draw_cells(n: int, patch: Sequence[int], largest_edge: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Divide every patch into random cells: each axis is cut into pieces of uniform lengths 1..``largest_edge``, the
-    first of which may begin before the patch.
-
-    Stands for the many small overlapping boxes of Models Genesis: applied twice, with new cuts, voxels also leave their
-    first cell. Memory: one int64 per voxel.
-
-    Returns:
-        int64 (n, *patch): a cell's number times 2^32, plus a random number below 2^32 per voxel, by which
-        :func:`shuffle_in_cells` sorts. :func:`cell_numbers` gives the numbers alone.
-    """
-    numbers = torch.zeros(n, 1, 1, 1, dtype=torch.int64)
-    for axis, (edge, largest) in enumerate(zip(patch, largest_edge, strict=True)):
-        lengths = torch.randint(1, largest + 1, (n, edge), generator=generator)
-        before = (torch.rand(n, 1, generator=generator) * lengths[:, :1]).long()
-        ends = (lengths.cumsum(dim=1) - before).clamp(max=edge)  # of the pieces; the last are all beyond the patch
-        cuts = torch.zeros(n, edge + 1, dtype=torch.int64).scatter_(1, ends, 1)
-        shape = [n, 1, 1, 1]
-        shape[axis + 1] = edge
-        numbers = numbers * edge + cuts[:, :edge].cumsum(dim=1).reshape(shape)
-    keys = torch.randint(1 << KEY_BITS, (n, *patch), generator=generator)
-    return keys.add_(numbers << KEY_BITS)
-
-
-def cell_numbers(cells: torch.Tensor) -> torch.Tensor:
-    """The numbers of cells from :func:`draw_cells`: equal in one cell of a sample, different between its cells."""
-    return cells >> KEY_BITS
-
-
-def shuffle_in_cells(images: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """Permute the voxels inside each cell, all channels alike: (B, C, *patch), cells (B, *patch) of :func:`draw_cells`.
-
-    Sorting by cell puts a cell's voxels in a row, in their own order (stable) or in random order (by the full key);
-    what is at a place of the second order goes to the same place of the first. Memory: four int64 per voxel.
-    """
-    keys = cells.to(images.device).flatten(1)
-    target = cell_numbers(keys).argsort(dim=1, stable=True)
-    source = torch.empty_like(target).scatter_(
-        1, target, keys.argsort(dim=1)
-    )  # for each voxel, where its value is from
-    flat = images.flatten(2)
-    return flat.gather(2, source[:, None].expand(-1, flat.shape[1], -1)).reshape(images.shape)

@@ -12,7 +12,8 @@ import torch
 
 from mvp_bench.errors import InputError
 from mvp_bench.pretraining.methods.gvsl import Gvsl, GvslOptions
-from mvp_bench.pretraining.methods.gvsl.views import damaged, draw_damage, draw_maps, mapped
+from mvp_bench.pretraining.methods.gvsl.views import draw_maps, mapped
+from mvp_bench.pretraining.parts.corruption import Corruption, corrupt, draw_corruption, hidden
 from mvp_bench.pretraining.parts.registration_losses import (
     AFFINE_NUMBERS,
     FOLDED,
@@ -23,6 +24,7 @@ from mvp_bench.pretraining.parts.registration_losses import (
     window_edges,
 )
 from mvp_bench.pretraining.sampling import PatchSampler
+from mvp_bench.pretraining.views.cells import voxel_noise
 from mvp_bench.pretraining.views.geometry import warp
 from mvp_bench.registry import ENCODERS
 from tests.pretraining.conftest import MODALITIES, build, generator, overfitted
@@ -136,8 +138,8 @@ def test_partner_is_the_next_case_in_a_common_modality() -> None:
         pair = method.draw_pair(batch, generator(seed))
         assert pair.valid.all()
         for i in range(4):
-            slot = next(k for k in range(3) if torch.equal(batch.images[i, k], pair.moving[i, 0]))
-            other = next(k for k in range(3) if torch.equal(batch.images[(i + 1) % 4, k], pair.fixed[i, 0]))
+            slot = next(k for k in range(3) if torch.equal(batch.images[i, k], pair.image[i, 0]))
+            other = next(k for k in range(3) if torch.equal(batch.images[(i + 1) % 4, k], pair.other[i, 0]))
             assert batch.modality[i, slot] == batch.modality[(i + 1) % 4, other]
             seen.add(int(batch.modality[i, slot]))
     assert seen == {0, 1, 2}
@@ -164,28 +166,32 @@ def test_losses_are_means_over_valid_pairs() -> None:
     batch.cases[1] = batch.cases[0]
     found, terms = method.found(batch, generator()), method.losses(batch, 0, generator())
     assert found.pair.valid.tolist() == [False, True, True, True]
-    similar = correlation_loss(found.warped, found.pair.fixed)[1:].mean().item()
-    unmoved = correlation_loss(found.pair.moving, found.pair.fixed)[1:].mean().item()
+    similar = correlation_loss(found.warped, found.pair.other)[1:].mean().item()
+    unmoved = correlation_loss(found.pair.image, found.pair.other)[1:].mean().item()
     assert terms["similarity"].value.item() == pytest.approx(similar, rel=1e-5)
     assert float(terms["similarity"].trivial) == pytest.approx(unmoved, rel=1e-5)
     assert terms["smoothness"].value.item() == pytest.approx(smoothness(found.flow)[1:].mean().item(), rel=1e-5)
-    error = (found.restored - found.pair.moving).square().mean().item()
+    error = (found.restored - found.pair.image).square().mean().item()
     assert terms["restoration"].value.item() == pytest.approx(error, rel=1e-5)
 
 
 def test_damage() -> None:
     images = torch.rand(3, 1, 20, 20, 16, generator=generator())
     patch, none = (20, 20, 16), GvslOptions(shuffle=0.0, curve=0.0, again=0.0)
-    assert torch.equal(damaged(images, draw_damage(3, patch, none, generator())), images)
-    shuffled = damaged(images, draw_damage(3, patch, replace(none, shuffle=1.0), generator()))
+
+    def damage_of(options: GvslOptions, seed: int = 0) -> Corruption:
+        return draw_corruption(3, patch, options.damage, generator(seed))
+
+    assert torch.equal(corrupt(images, damage_of(none)), images)
+    shuffled = corrupt(images, damage_of(replace(none, shuffle=1.0)))
     assert not torch.equal(shuffled, images)
     assert torch.equal(shuffled.flatten(1).sort(1).values, images.flatten(1).sort(1).values)
-    damage = draw_damage(3, patch, replace(none, again=0.95), generator())
-    painted = damaged(images, damage)
-    assert torch.equal(painted[~damage.hidden], images[~damage.hidden])
-    assert torch.equal(painted[damage.hidden], damage.noise[damage.hidden])
-    assert 0.02 < damage.hidden.float().mean() < 0.5
-    everything = damaged(images, draw_damage(3, patch, GvslOptions(), generator(3)))
+    damage = damage_of(replace(none, again=0.95))
+    painted, lost = corrupt(images, damage), hidden(damage, patch, images.device)
+    assert torch.equal(painted[~lost], images[~lost])
+    assert torch.equal(painted[lost], voxel_noise(damage.seeds[:, 1], patch)[lost])
+    assert 0.02 < lost.float().mean() < 0.5
+    everything = corrupt(images, damage_of(GvslOptions(), 3))
     assert everything.min() >= 0 and everything.max() <= 1
 
 

@@ -50,10 +50,10 @@ def test_mixture() -> None:
     method, batch = fusion(batch=3)
     pair, classes, mixed = method.fused(batch, generator(2))
     assert classes.min() == 0 and classes.max() == 4
-    assert torch.equal(mixed[classes == 0], pair.back[classes == 0])
-    assert torch.equal(mixed[classes == 4], pair.front[classes == 4])
-    apart = (pair.front - pair.back).abs() > 0.05
-    found = 4 * (mixed - pair.back) / (pair.front - pair.back)
+    assert torch.equal(mixed[classes == 0], pair.image[classes == 0])
+    assert torch.equal(mixed[classes == 4], pair.other[classes == 4])
+    apart = (pair.other - pair.image).abs() > 0.05
+    found = 4 * (mixed - pair.image) / (pair.other - pair.image)
     np.testing.assert_allclose(found[apart], classes[apart], atol=1e-3)
 
 
@@ -163,7 +163,7 @@ def test_pairs_share_a_modality() -> None:
     seen = [set[int]() for _ in range(4)]
     for seed in range(40):
         pair = method.draw_pair(batch, generator(seed))
-        front, back = pair.front[:, 0, 0, 0, 0].long(), pair.back[:, 0, 0, 0, 0].long()
+        front, back = pair.other[:, 0, 0, 0, 0].long(), pair.image[:, 0, 0, 0, 0].long()
         assert pair.valid.tolist() == [True, True, False, True]
         assert (back // 10).tolist() == [0, 1, 2, 3] and (front // 10).tolist() == [1, 2, 3, 0]
         assert torch.equal(front[pair.valid] % 10, back[pair.valid] % 10)

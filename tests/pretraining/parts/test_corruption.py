@@ -7,21 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from mvp_bench.errors import InputError
 from mvp_bench.pretraining.parts.corruption import (
     Corruption,
     Probabilities,
-    cells_of,
     corrupt,
     draw_corruption,
-    draw_cuts,
     draw_one_corruption,
     hidden,
-    voxel_hash,
-    voxel_noise,
 )
+from mvp_bench.pretraining.views.cells import cells_of, voxel_noise
 from tests.pretraining.conftest import generator
 
 PATCH = (16, 20, 24)
@@ -66,7 +62,7 @@ def test_cells_are_boxes_no_longer_than_asked_for() -> None:
 
 
 def test_cells_of_small_patches_have_something_to_shuffle() -> None:
-    cuts = draw_cuts(200, (8, 8, 8), 0.1, generator())
+    cuts = draw_corruption(200, (8, 8, 8), Probabilities(), generator()).cuts
     assert 0.5 < cuts[:, 1:8].float().mean() < 0.9  # pieces of one or two voxels
 
 
@@ -131,6 +127,17 @@ def test_against_a_slow_version() -> None:
     assert {(bool(c), *p) for c, p in zip(draw.curved, draw.painted.tolist(), strict=True)} >= {(True, False, True)}
 
 
+def test_all_channels_are_painted_with_the_same_noise() -> None:
+    before = 5 + images(6).repeat(1, 2, 1, 1, 1)
+    before[:, 1] += 1
+    draw = drawn(6, paint=1.0, outer=1.0)
+    after, lost = corrupt(before, draw), hidden(draw, PATCH, before.device)[:, 0]
+    assert torch.equal(after[:, 0][lost], after[:, 1][lost])
+    assert (after[:, 0][lost] >= 0).all() and (after[:, 0][lost] <= 1).all()
+    assert abs(after[:, 0][lost].mean() - 0.5) < 0.02 and abs(after[:, 0][lost].std() - 12**-0.5) < 0.02
+    assert all(torch.equal(after[:, c][~lost], before[:, c][~lost]) for c in range(2))
+
+
 def test_probabilities() -> None:
     n = 4000
     draw = draw_corruption(n, (8, 8, 8), Probabilities(), generator())
@@ -160,38 +167,11 @@ def test_draws_do_not_grow_with_the_voxels() -> None:
     assert sum(getattr(draw, name).numel() for name in draw.__dataclass_fields__) < 1000
 
 
-def test_noise_is_uniform_and_without_pattern() -> None:
-    seeds = torch.tensor([0, 1, 2, 12345, (1 << 32) - 1])
-    noise = voxel_noise(seeds, (40, 40, 40))
-    assert noise.shape == (5, 1, 40, 40, 40) and noise.min() >= 0 and noise.max() < 1
-    flat = noise[:, 0].double().numpy()
-    for volume in flat:
-        assert stats.kstest(volume.ravel(), "uniform").pvalue > 1e-3
-        for axis in range(3):
-            ahead, behind = np.delete(volume, 0, axis).ravel(), np.delete(volume, -1, axis).ravel()
-            assert abs(np.corrcoef(ahead, behind)[0, 1]) < 0.02
-    assert np.abs(np.corrcoef(flat.reshape(5, -1)) - np.eye(5)).max() < 0.02
-    assert torch.equal(voxel_noise(seeds[3:4], (40, 40, 40)), noise[3:4])
-
-
-def test_hash_is_murmurs_finaliser() -> None:
-    def mixed(x: int) -> int:
-        x ^= x >> 16
-        x = x * 0x85EBCA6B % (1 << 32)
-        x ^= x >> 13
-        x = x * 0xC2B2AE35 % (1 << 32)
-        return x ^ (x >> 16)
-
-    seed = 0xDEADBEEF
-    found = voxel_hash(torch.tensor([seed]), (1, 2, 3)).flatten().tolist()
-    assert found == [mixed((mixed(i + 1) + seed) % (1 << 32)) for i in range(6)]
-
-
 def test_hidden_is_nothing_where_nothing_is_painted() -> None:
     assert not hidden(drawn(4), PATCH, torch.device("cpu")).any()
 
 
-@pytest.mark.parametrize("field", ["shuffle", "curve", "decreasing", "paint", "outer", "shuffle_edge"])
+@pytest.mark.parametrize("field", ["shuffle", "curve", "decreasing", "paint", "outer", "shuffle_edge", "again"])
 def test_what_is_no_probability_is_refused(field: str) -> None:
     for value in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match=f"{field}: found"):

@@ -1,4 +1,4 @@
-"""Boxes and cells against slow loops."""
+"""Boxes against slow loops."""
 
 import pytest
 import torch
@@ -8,13 +8,10 @@ from hypothesis import strategies as st
 from mvp_bench.pretraining.views import boxes as boxes_module
 from mvp_bench.pretraining.views.boxes import (
     Boxes,
-    cell_numbers,
     covered,
     draw_boxes,
-    draw_cells,
     edge_range,
     last_box,
-    shuffle_in_cells,
 )
 
 PATCH = (7, 9, 6)
@@ -76,59 +73,6 @@ def test_boxes_with_their_centre_inside_are_cut_off_at_the_border() -> None:
 def test_edges_as_parts_of_the_patch_are_at_least_one_voxel() -> None:
     assert edge_range((30, 12, 4), 1 / 6, 1 / 3) == ((5, 2, 1), (10, 4, 1))
     assert edge_range((4, 4, 4), 0.01, 0.1) == ((1, 1, 1), (1, 1, 1))
-
-
-@given(seed=st.integers(0, 99), largest=st.tuples(*[st.integers(1, 4)] * 3))
-@settings(max_examples=10, deadline=None)
-def test_cells_are_boxes_no_longer_than_allowed(seed: int, largest: tuple[int, int, int]) -> None:
-    numbers = cell_numbers(draw_cells(2, PATCH, largest, _seeded(seed)))
-    for sample in numbers:
-        volume = 0
-        for number in sample.unique():
-            place = (sample == number).nonzero()
-            edges = place.amax(dim=0) - place.amin(dim=0) + 1
-            assert (edges <= torch.tensor(largest)).all()
-            assert edges.prod() == len(place), "a cell is a whole box"
-            volume += len(place)
-        assert volume == sample.numel()
-
-
-@given(seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
-def test_shuffling_keeps_the_voxels_of_every_cell(seed: int) -> None:
-    images = torch.randn(2, 2, *PATCH, generator=_seeded(seed))
-    cells = draw_cells(2, PATCH, (3, 4, 3), _seeded(seed + 1))
-    shuffled = shuffle_in_cells(images, cells)
-    assert torch.equal(shuffled.flatten(1).sort().values, images.flatten(1).sort().values)
-    for before, after, numbers in zip(images, shuffled, cell_numbers(cells), strict=True):
-        # Cell and values of all channels, voxel by voxel: the same voxels, elsewhere in their cell.
-        voxels = [sorted(zip(numbers.flatten().tolist(), *x.flatten(1).tolist(), strict=True)) for x in (before, after)]
-        assert voxels[0] == voxels[1]
-
-
-def test_shuffling_moves_voxels_and_reaches_every_arrangement() -> None:
-    cells = draw_cells(600, (1, 1, 3), (1, 1, 100), _seeded())
-    whole = (cell_numbers(cells).flatten(1).amax(1) == cell_numbers(cells).flatten(1).amin(1)).nonzero()[:, 0]
-    images = torch.arange(3.0).view(1, 1, 1, 1, 3).expand(len(whole), -1, -1, -1, -1)
-    found = shuffle_in_cells(images, cells[whole]).flatten(1)
-    arrangements, counts = found.unique(dim=0, return_counts=True)
-    assert len(arrangements) == 6 and counts.min() > 0.5 * len(whole) / 6
-
-
-def test_one_voxel_cells_shuffle_nothing() -> None:
-    images = torch.randn(1, 1, *PATCH, generator=_seeded())
-    assert torch.equal(shuffle_in_cells(images, draw_cells(1, PATCH, (1, 1, 1), _seeded())), images)
-
-
-def test_two_passes_let_voxels_leave_their_first_cell() -> None:
-    images = torch.arange(64.0).view(1, 1, 1, 1, 64)
-    generator = _seeded()
-    cells = draw_cells(1, (1, 1, 64), (1, 1, 8), generator)
-    once = shuffle_in_cells(images, cells)
-    twice = shuffle_in_cells(once, draw_cells(1, (1, 1, 64), (1, 1, 8), generator))
-    number = cell_numbers(cells).flatten()
-    assert (number[once.flatten().long()] == number).all()
-    assert (number[twice.flatten().long()] != number).any()
 
 
 def test_the_limit_is_that_of_a_float64() -> None:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch.nn import functional
 
+from mvp_bench.pretraining.parts.contrastive import cosines
+
 
 def info_nce(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
     """Symmetric InfoNCE: L = (CE(S, diag) + CE(S^T, diag)) / 2 with S = V2 V1^T / temperature, rows of unit length.
@@ -17,11 +19,8 @@ def info_nce(first: torch.Tensor, second: torch.Tensor, temperature: float) -> t
         first, second: (B, ...) features of the two views, flattened here without pooling or projector.
         temperature: scale of the cosines.
     """
-    v1 = functional.normalize(first.float().flatten(1), dim=1)
-    v2 = functional.normalize(second.float().flatten(1), dim=1)
-    with torch.autocast(v1.device.type, enabled=False):  # cosines need more than bfloat16's three digits
-        similarity = v2 @ v1.T / temperature
-    diagonal = torch.arange(len(v1), device=v1.device)
+    similarity = cosines(second, first) / temperature
+    diagonal = torch.arange(len(first), device=first.device)
     return (functional.cross_entropy(similarity, diagonal) + functional.cross_entropy(similarity.T, diagonal)) / 2
 
 

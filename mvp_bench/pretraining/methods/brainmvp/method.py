@@ -18,7 +18,14 @@ from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.methods.brainmvp.losses import info_nce, trivial_info_nce
 from mvp_bench.pretraining.methods.brainmvp.multiview import by_modality, multi_view_loss
 from mvp_bench.pretraining.methods.brainmvp.options import BrainMvpOptions
-from mvp_bench.pretraining.methods.brainmvp.templates import TemplateBank, TemplateGrid, save_templates
+from mvp_bench.pretraining.methods.brainmvp.templates import (
+    Align,
+    TemplateBank,
+    TemplateGrid,
+    grid_of,
+    save_templates,
+)
+from mvp_bench.pretraining.parts.modalities import distinct
 from mvp_bench.pretraining.reconstruction import constant_error, reconstruction_error
 from mvp_bench.pretraining.sampling import Batch, SamplingSpec, Size
 from mvp_bench.registry import METHODS
@@ -111,14 +118,7 @@ class BrainMvp(Method[BrainMvpOptions]):
         options = self.options
         self.decoder = skip_free_decoder(context.encoder, linear=options.linear_decoder)
         z, y, x = (options.template_coarsening * edge for edge in context.spacing)
-        low, high = context.world_box
-        if options.align != "world":
-            extents = [whole - edge for whole, edge in zip(context.largest, context.spacing, strict=True)]
-            reach = extents if options.align == "centre" else list(context.volume_reach)
-            grid = TemplateGrid.around_centre(reach, (z, y, x), options.template_shape)
-        else:
-            reach = [b - a for a, b in zip(low, high, strict=True)]
-            grid = TemplateGrid.of_box(low, high, (z, y, x), options.template_shape)
+        grid, reach = grid_of(context, options.align, (z, y, x), options.template_shape)
         self._require_room(grid, reach, context)
         self.templates = TemplateBank(
             len(context.modalities), grid, options.parametrisation, options.epsilon, options.subvoxel
@@ -208,8 +208,7 @@ class BrainMvp(Method[BrainMvpOptions]):
         else:
             slot = batch.shard.own(torch.randint(slots, (size * batch.shard.world,), generator=generator))
         wanted = modality[rows, slot]
-        repeated = (modality[:, :, None] == modality[:, None, :]).tril(-1).any(dim=2)
-        eligible = (modality[rows] != wanted[:, None]) & ~repeated[rows]
+        eligible = (modality[rows] != wanted[:, None]) & distinct(modality)[rows]
         chance = batch.shard.own(torch.rand(len(rows) * batch.shard.world, slots, generator=generator))
         other = chance.masked_fill(~eligible, -1.0).argmax(dim=1)
         device = batch.images.device
@@ -253,6 +252,10 @@ class BrainMvp(Method[BrainMvpOptions]):
             },
             "templates": {name: templates[i : i + 1] for i, name in enumerate(self.context.modalities)},
         }
+
+    @property
+    def template_frame(self) -> Align:
+        return self.options.align
 
     def save_templates(self, folder: Path) -> dict[str, str]:
         if not self.options.template_rate:  # they have stayed zero

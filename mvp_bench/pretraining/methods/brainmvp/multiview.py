@@ -15,6 +15,8 @@ from typing import Literal, get_args
 import torch
 from torch.nn import functional
 
+from mvp_bench.pretraining.parts.modalities import distinct
+
 MultiView = Literal["symile", "gram", "mv_infonce", "mv_dhel"]
 MULTI_VIEW: tuple[MultiView, ...] = get_args(MultiView)
 """Their names."""
@@ -68,9 +70,10 @@ def by_modality(views: torch.Tensor, modality: torch.Tensor, modalities: int) ->
     """
     n, slots = modality.shape
     count = views.shape[1]
-    repeated = (modality[:, :, None] == modality[:, None, :]).tril(-1).any(dim=2)
     place = torch.arange(n, device=modality.device)[:, None] * modalities + modality
-    place = place.masked_fill(repeated, n * modalities)  # one place more than there are, for what is repeated
+    place = place.masked_fill(
+        ~distinct(modality), n * modalities
+    )  # one place more than there are, for what is repeated
     flat = views.reshape(n * slots, -1)
     table = flat.new_zeros(n * modalities + 1, flat.shape[1]).index_copy(0, place.flatten(), flat)
     there = torch.zeros(n * modalities + 1, dtype=torch.bool, device=views.device)

@@ -13,12 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from mvp_bench.pretraining.method import Context
 from mvp_bench.workspace import atomic_path
 
 SAME_SPACING = 1e-3
 """Relative difference below which two spacings are the same."""
 
 Shape = tuple[int, int, int]
+Align = Literal["centre", "volume", "world"]
+"""What makes two cases' voxels correspond: the offset from the middle of the brain's box, from that of the uncropped
+image, or the world position."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,20 @@ class TemplateGrid:
 def _voxels(reach: Sequence[float], spacing: Sequence[float]) -> tuple[int, int, int]:
     z, y, x = (int(np.ceil(r / s - SAME_SPACING)) + 1 for r, s in zip(reach, spacing, strict=True))
     return z, y, x
+
+
+def grid_of(
+    context: Context, align: Align, spacing: tuple[float, float, float], shape: Shape | None = None
+) -> tuple[TemplateGrid, list[float]]:
+    """The grid that holds every case of a run, or one of ``shape``; and how far apart, in mm per axis (z, y, x), the
+    outermost voxels lie that it has to reach."""
+    if align == "world":
+        low, high = context.world_box
+        return TemplateGrid.of_box(low, high, spacing, shape), [b - a for a, b in zip(low, high, strict=True)]
+    reach = [whole - edge for whole, edge in zip(context.largest, context.spacing, strict=True)]
+    if align == "volume":
+        reach = list(context.volume_reach)
+    return TemplateGrid.around_centre(reach, spacing, shape), reach
 
 
 class TemplateBank(nn.Module):

@@ -14,25 +14,15 @@ from mvp_bench.pretraining.distributed import rows_of_all
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.methods.gvsl.heads import AffineHead, FlowHead
 from mvp_bench.pretraining.methods.gvsl.options import GvslOptions
-from mvp_bench.pretraining.methods.gvsl.views import Damage, damaged, draw_damage, draw_maps, mapped
+from mvp_bench.pretraining.methods.gvsl.views import draw_maps, mapped
 from mvp_bench.pretraining.parts import registration_losses as registration
 from mvp_bench.pretraining.parts.contrastive import case_numbers
-from mvp_bench.pretraining.parts.partners import next_of_step
+from mvp_bench.pretraining.parts.corruption import Corruption, corrupt, draw_corruption
+from mvp_bench.pretraining.parts.partners import Pair, draw_pair, next_of_step
 from mvp_bench.pretraining.reconstruction import constant_mse
 from mvp_bench.pretraining.sampling import Batch, SamplingSpec, Size
 from mvp_bench.pretraining.views.geometry import warp
 from mvp_bench.registry import METHODS
-
-
-class Pair(NamedTuple):
-    """Two images of one modality per sample, (B, 1, z, y, x) each."""
-
-    moving: torch.Tensor
-    """A: of the sample itself."""
-    fixed: torch.Tensor
-    """B: of the next sample of the step."""
-    valid: torch.Tensor
-    """bool (B,): two different cases, with a modality in common."""
 
 
 class Found(NamedTuple):
@@ -128,48 +118,36 @@ class Gvsl(Method[GvslOptions]):
         """Views, and what the network makes of them."""
         options, patch = self.options, self.context.patch
         pair, damage = self.views(batch, generator)
-        harmed = damaged(pair.moving, damage)
-        maps = self.encoder(torch.cat([harmed, pair.fixed]))
+        harmed = corrupt(pair.image, damage)
+        maps = self.encoder(torch.cat([harmed, pair.other]))
         deep, fine = maps[-1].chunk(2), self.decoder(maps).chunk(2)
         numbers = self.affine(*deep)
         theta = registration.bounded_affine(numbers, options.rotation, options.scale, options.shear, patch)
         flow = self.deformable(*fine)
-        return Found(pair, harmed, self.restoration(fine[0]), warp(pair.moving, flow, theta), flow)
+        return Found(pair, harmed, self.restoration(fine[0]), warp(pair.image, flow, theta), flow)
 
-    def views(self, batch: Batch, generator: torch.Generator) -> tuple[Pair, Damage]:
+    def views(self, batch: Batch, generator: torch.Generator) -> tuple[Pair, Corruption]:
         """The pair after random maps of both, and how A is to be damaged."""
         pair, patch, shard = self.draw_pair(batch, generator), self.context.patch, batch.shard
-        samples = len(pair.moving) * shard.world
+        samples = len(pair.image) * shard.world
         first, second = (part.own(shard) for part in draw_maps(2 * samples, patch, self.options, generator).chunk(2))
-        damage = draw_damage(samples, patch, self.options, generator).own(shard)
-        return Pair(mapped(pair.moving, first), mapped(pair.fixed, second), pair.valid), damage
+        damage = draw_corruption(samples, patch, self.options.damage, generator).own(shard)
+        return Pair(mapped(pair.image, first), mapped(pair.other, second), pair.valid), damage
 
     def draw_pair(self, batch: Batch, generator: torch.Generator) -> Pair:
-        """Each sample and the next one in the step (the first after the last), in a modality drawn uniformly among the
-        common ones, or among the sample's own where there is none."""
-        size, device = len(batch.images), batch.images.device
-        chance = torch.rand(size * batch.shard.world, len(self.context.modalities), generator=generator)
-        own, other = batch.modality, next_of_step(batch.modality, batch.shard)
-        known = torch.arange(len(self.context.modalities), device=device)
-        has, shares = ((slots[:, :, None] == known).any(dim=1) for slots in (own, other))
-        common = has & shares
-        modality = (batch.shard.own(chance).to(device) + has + common).argmax(dim=1, keepdim=True)
-        slot, counterpart = ((slots == modality).int().argmax(dim=1) for slots in (own, other))
-        cases, rows = case_numbers(batch.cases, device), torch.arange(size, device=device)
-        return Pair(
-            moving=batch.images[rows, slot].unsqueeze(1),
-            fixed=next_of_step(batch.images, batch.shard)[rows, counterpart].unsqueeze(1),
-            valid=common.any(dim=1) & (cases != next_of_step(cases, batch.shard)),
-        )
+        """Valid are pairs of two different cases with a modality in common."""
+        pair = draw_pair(batch, len(self.context.modalities), generator)
+        cases = case_numbers(batch.cases, batch.images.device)
+        return pair._replace(valid=pair.valid & (cases != next_of_step(cases, batch.shard)))
 
     def pictures(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, dict[str, torch.Tensor]]:
         found = self.found(batch, generator)
         return {
             "views": {
-                "A": found.pair.moving,
+                "A": found.pair.image,
                 "A damaged": found.damaged,
                 "A restored": found.restored,
                 "A warped to B": found.warped,
-                "B": found.pair.fixed,
+                "B": found.pair.other,
             }
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mvp_bench.pretraining.parts.corruption import Probabilities
 from mvp_bench.pretraining.sampling import Intensity
 
 
@@ -51,3 +52,17 @@ class GvslOptions:
     best-equipped case has."""
     intensity: Intensity = "unit"
     """Intensities fed in: percentiles 5 to 95 of the brain mapped to 0 to 1."""
+
+    @property
+    def damage(self) -> Probabilities:
+        """What is done to the image that is to be restored: boxes of noise always, nothing painted around."""
+        return Probabilities(
+            shuffle=self.shuffle,
+            curve=self.curve,
+            paint=1.0,
+            outer=0.0,
+            shuffle_edge=self.shuffle_edge,
+            boxes=self.boxes,
+            again=self.again,
+            box_edges=self.box_edges,
+        )
