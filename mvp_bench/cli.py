@@ -15,20 +15,19 @@ from typing import Any, TypeVar
 
 import tyro
 
-from mvp_bench.config import (
-    PROFILES,
+from mvp_bench.config.profiles import PROFILES, ProfileValues, resolve_profile
+from mvp_bench.config.verbs import (
     BenchmarkConfig,
     CommonConfig,
     PlanConfig,
     PrepareConfig,
     PretrainVerbConfig,
-    ProfileValues,
     WeightsConfig,
-    resolve_profile,
 )
 from mvp_bench.errors import InputError
+from mvp_bench.identity import code_version, hash_of
 from mvp_bench.progress import console, log, start_logging
-from mvp_bench.workspace import Workspace, code_version, hash_of
+from mvp_bench.workspace import Workspace
 
 C = TypeVar("C", bound=CommonConfig)
 BAD_INPUT, SOME_FAILED = 2, 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvp_bench.workspace import read_json
+from mvp_bench.io import read_json
 from tests.test_cli import Verb, image, one_message, release, run  # noqa: F401 - fixtures
 
 DATASET = "Dataset501_BraTS2023-PED"

@@ -11,8 +11,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mvp_bench"
-BASE = ("workspace", "config", "settings", "registry", "errors", "progress", "parallel")
-LAYERS = ("cli", "leaderboard", "benchmark", "finetuning", "pretraining", "models", "planning", "datasets", BASE)
+BASE = ("workspace", "identity", "io", "config", "registry", "errors", "progress", "parallel")
+LAYERS = (
+    "cli",
+    "leaderboard",
+    "benchmark",
+    "finetuning",
+    "pretraining",
+    "models",
+    "planning",
+    "training",
+    "datasets",
+    BASE,
+)
 NNUNET = ("planning", "finetuning/segmentation.py", "workspace.py")
 VERBS = ("mvp_prepare", "mvp_plan", "mvp_pretrain", "mvp_benchmark", "mvp_weights")
 MODULES = sorted(PACKAGE.rglob("*.py"))

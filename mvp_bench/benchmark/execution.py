@@ -19,8 +19,10 @@ import pandas as pd
 from mvp_bench.benchmark.metrics import aggregate, classification_rows, segmentation_rows, write_per_case
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.job import FineTuneJob, Outcome
+from mvp_bench.identity import code_version
+from mvp_bench.io import lock, write_json
 from mvp_bench.models.record import read_record
-from mvp_bench.workspace import Workspace, code_version, lock, write_json
+from mvp_bench.workspace import Workspace
 
 LIBRARIES = ("torch", "nnunetv2", "batchgenerators", "batchgeneratorsv2", "numpy", "scikit-learn")
 

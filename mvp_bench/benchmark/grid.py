@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mvp_bench.benchmark.imported import is_imported, method_folder, unknown_run
-from mvp_bench.config import BenchmarkConfig
+from mvp_bench.config.groups import ClassificationConfig, SegmentationConfig
+from mvp_bench.config.verbs import BenchmarkConfig
 from mvp_bench.datasets.schema import Card, Fold
 from mvp_bench.errors import InputError
+from mvp_bench.identity import hash_of
 from mvp_bench.planning.plan import Planned
 from mvp_bench.registry import IMPORTED, METHODS, SCRATCH, unknown_name
-from mvp_bench.settings import ClassificationConfig, SegmentationConfig
-from mvp_bench.workspace import Workspace, hash_of
+from mvp_bench.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from mvp_bench.datasets.overlap.audit import OVERLAP, Audit, Leak
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import Workspace, read_json, write_json_if_changed
+from mvp_bench.io import read_json, write_json_if_changed
+from mvp_bench.workspace import Workspace
 
 if TYPE_CHECKING:  # brings nnU-Net, which the leaderboards do without
     from mvp_bench.benchmark.grid import Cell, Task

@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import atomic_path
+from mvp_bench.io import atomic_path
 
 TaskKind = Literal["segmentation", "classification"]
 

@@ -20,7 +20,7 @@ from mvp_bench.benchmark.imported import (
     run_folder,
 )
 from mvp_bench.benchmark.leak import refuse_divided, write_leaks
-from mvp_bench.config import BenchmarkConfig
+from mvp_bench.config.verbs import BenchmarkConfig
 from mvp_bench.datasets.catalog import expand, load_cards
 from mvp_bench.datasets.overlap.audit import Audit, Leak, audit, print_audit
 from mvp_bench.datasets.prepare import prepare_dataset

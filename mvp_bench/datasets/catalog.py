@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from mvp_bench.datasets.schema import DATASET_NAME, Card
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.registry import unknown_name
-from mvp_bench.workspace import read_json
 
 NOT_CARDS = ("overlap.json",)
 """Other JSON files in a workspace's ``datasets/``: the last leak audit. Hidden files are no cards either."""

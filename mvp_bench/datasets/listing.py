@@ -13,8 +13,9 @@ from mvp_bench.datasets.catalog import load_cards
 from mvp_bench.datasets.prepared import is_prepared, load_block
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
+from mvp_bench.io import write_text
 from mvp_bench.progress import console
-from mvp_bench.workspace import Workspace, write_text
+from mvp_bench.workspace import Workspace
 
 
 @dataclass(frozen=True)

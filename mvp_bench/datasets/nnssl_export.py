@@ -14,8 +14,9 @@ from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.reading.conversion import IMAGE_ENDINGS
 from mvp_bench.datasets.schema import DATASET_NAME, Card, Case, DatasetBlock
 from mvp_bench.errors import InputError
+from mvp_bench.io import write_json
 from mvp_bench.progress import log
-from mvp_bench.workspace import Workspace, write_json
+from mvp_bench.workspace import Workspace
 
 FILE = "pretrain_data.json"
 CASE = "case"

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mvp_bench.config.groups import PhantomConfig, PreparationConfig
 from mvp_bench.datasets.dataset_json import dataset_json
 from mvp_bench.datasets.integrity.case_check import case_roles
 from mvp_bench.datasets.integrity.cases import hash_data, integrity_report
@@ -24,11 +25,12 @@ from mvp_bench.datasets.reading.conversion import Conversion, Converter
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock
 from mvp_bench.datasets.splits import make_splits
 from mvp_bench.errors import InputError
+from mvp_bench.identity import code_version
+from mvp_bench.io import lock, write_json
 from mvp_bench.parallel import worker_pool
 from mvp_bench.progress import log
 from mvp_bench.registry import CONVERTERS
-from mvp_bench.settings import PhantomConfig, PreparationConfig
-from mvp_bench.workspace import Workspace, code_version, lock, write_json
+from mvp_bench.workspace import Workspace
 
 BYTES_PER_WORKER = 50_000_000
 """Files of this size in all, compressed, are worth another process."""

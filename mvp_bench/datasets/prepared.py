@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from mvp_bench.datasets.catalog import field_error
 from mvp_bench.datasets.schema import Card, DatasetBlock, Splits
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import Workspace, hash_of, read_json
+from mvp_bench.identity import hash_of
+from mvp_bench.io import read_json
+from mvp_bench.workspace import Workspace
 
 BLOCK = "mvp_bench"
 """Key of our block in dataset.json."""

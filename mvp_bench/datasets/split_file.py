@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from mvp_bench.datasets.reading.sources import listed, without_ending
 from mvp_bench.datasets.schema import Case
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.progress import log
-from mvp_bench.workspace import read_json
 
 PARTS = {"training": "train", "train": "train", "validation": "val", "val": "val", "testing": "test", "test": "test"}
 """Name in the file -> part."""

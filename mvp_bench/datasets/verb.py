@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvp_bench.config import PrepareConfig
+from mvp_bench.config.verbs import PrepareConfig
 from mvp_bench.datasets.catalog import expand, load_cards
 from mvp_bench.datasets.listing import print_datasets
 from mvp_bench.datasets.prepared import is_prepared

@@ -16,15 +16,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds, write_curve
+from mvp_bench.config.groups import ClassificationConfig
+from mvp_bench.finetuning.job import FineTuneJob, Outcome, write_curve
 from mvp_bench.finetuning.weights import load_into
+from mvp_bench.io import read_json
 from mvp_bench.models.heads import Classifier
-from mvp_bench.models.runtime import Runtime
 from mvp_bench.planning.store import CaseStore, Size
-from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from mvp_bench.registry import ENCODERS
-from mvp_bench.settings import ClassificationConfig
-from mvp_bench.workspace import read_json
+from mvp_bench.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from mvp_bench.training.runtime import Runtime
+from mvp_bench.training.seeds import INITIALISATION, epoch_seeds
 
 ScoreClasses = Callable[[Sequence[str], Sequence[str], Sequence[str], np.ndarray, Sequence[str]], pd.DataFrame]
 

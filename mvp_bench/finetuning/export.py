@@ -9,7 +9,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import atomic_path
+from mvp_bench.io import atomic_path
 
 
 def write_prediction(path: Path, labels: np.ndarray, source: Path) -> None:

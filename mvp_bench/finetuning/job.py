@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from mvp_bench.config.groups import ClassificationConfig, RuntimeConfig, SegmentationConfig, StemRule
 from mvp_bench.datasets.schema import Fold
-from mvp_bench.settings import ClassificationConfig, RuntimeConfig, SegmentationConfig, StemRule
-from mvp_bench.workspace import atomic_path
-
-INITIALISATION = 2**31 - 1  # stands for the epoch in the seed of the initial weights
+from mvp_bench.io import atomic_path
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,6 @@ class Outcome:
     """Input voxels of all training patches, one modality counted once."""
     load_report: dict[str, int] = field(default_factory=dict)
     """Encoder tensors loaded, adapted and new."""
-
-
-def epoch_seeds(seed: int, epoch: int, count: int = 1) -> list[int]:
-    """Independent 32-bit seeds for the sources of randomness of one epoch.
-
-    They depend on (seed, epoch) alone, so that a run resumed at an epoch's start equals the uninterrupted one.
-    """
-    return [int(s) for s in np.random.SeedSequence([seed, epoch]).generate_state(count)]
 
 
 def write_curve(path: Path, curve: list[dict[str, float]], *more_columns: str) -> None:

@@ -3,7 +3,7 @@
 Kept from nnU-Net: network, loss (Dice + cross-entropy, or + binary cross-entropy for regions), deep supervision,
 patch sampling, augmentation, sliding-window inference with Gaussian weights, export to the source's grid. Replaced: the
 loop (state derived per epoch, resumable checkpoints without pickled code, no choice made on validation cases) and the
-optimiser's numbers, which come from :class:`~mvp_bench.settings.SegmentationConfig`.
+optimiser's numbers, which come from :class:`~mvp_bench.config.groups.SegmentationConfig`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from mvp_bench.config.groups import SegmentationConfig
 from mvp_bench.datasets.schema import Fold
 from mvp_bench.finetuning.export import write_prediction
-from mvp_bench.finetuning.job import INITIALISATION, FineTuneJob, Outcome, epoch_seeds, write_curve
+from mvp_bench.finetuning.job import FineTuneJob, Outcome, write_curve
 from mvp_bench.finetuning.weights import load_into
-from mvp_bench.models.runtime import Runtime
-from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
-from mvp_bench.settings import SegmentationConfig
-from mvp_bench.workspace import point_nnunet_results, read_json
+from mvp_bench.io import read_json
+from mvp_bench.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from mvp_bench.training.runtime import Runtime
+from mvp_bench.training.seeds import INITIALISATION, epoch_seeds
+from mvp_bench.workspace import point_nnunet_results
 
 ScoreMasks = Callable[[str, np.ndarray, np.ndarray], pd.DataFrame]
 

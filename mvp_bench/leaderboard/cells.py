@@ -17,8 +17,8 @@ from mvp_bench.benchmark.imported import method_folder
 from mvp_bench.benchmark.leak import read_leak
 from mvp_bench.benchmark.metrics import CLASSIFICATION_METRICS, TaskKind, class_names, read_per_case
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.registry import SCRATCH
-from mvp_bench.workspace import read_json
 
 Status = Literal["finished", "failed", "unfinished", "unreadable"]
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from mvp_bench.benchmark.metrics import CLASSIFICATION_METRICS
+from mvp_bench.config.groups import StatisticsConfig
 from mvp_bench.leaderboard.entries import Entry, Panel, common_rows
 from mvp_bench.leaderboard.estimators import MEAN
 from mvp_bench.leaderboard.statistics import REFERENCE, Bootstrap, bootstrap, holm, ranks, verdict
 from mvp_bench.registry import SCRATCH
-from mvp_bench.settings import StatisticsConfig
 
 NAN = float("nan")
 

@@ -15,11 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mvp_bench.io import atomic_path
 from mvp_bench.leaderboard.labels import METRIC_NAMES, condition_label, entry_labels, seeds_label, task_label
 from mvp_bench.leaderboard.overall import ranking_rows
 from mvp_bench.leaderboard.statistics import BETTER, WORSE
 from mvp_bench.registry import SCRATCH
-from mvp_bench.workspace import atomic_path
 
 if TYPE_CHECKING:
     from mvp_bench.leaderboard.tables import Leaderboards

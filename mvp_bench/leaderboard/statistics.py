@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from mvp_bench.config.groups import StatisticsConfig
 from mvp_bench.leaderboard.estimators import Estimator, FloatArray
-from mvp_bench.settings import StatisticsConfig
 
 NO_INTERVAL = (float("nan"), float("nan"))
 

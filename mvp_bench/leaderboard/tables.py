@@ -13,14 +13,15 @@ from typing import Any
 import pandas as pd
 
 from mvp_bench.benchmark.metrics import PROBABILITY_PREFIX
+from mvp_bench.config.groups import StatisticsConfig
+from mvp_bench.io import atomic_path
 from mvp_bench.leaderboard.cells import Cell, CellRecord, Cells, Cost, OpenCell, read_cells
 from mvp_bench.leaderboard.comparison import evaluate
 from mvp_bench.leaderboard.entries import Entry, Panel, panels
 from mvp_bench.leaderboard.estimators import MEAN
 from mvp_bench.leaderboard.methods import METHOD_COLUMNS, methods_table
 from mvp_bench.leaderboard.overall import OVERALL_COLUMNS, overall_table
-from mvp_bench.settings import StatisticsConfig
-from mvp_bench.workspace import Workspace, atomic_path
+from mvp_bench.workspace import Workspace
 
 _ENTRY = ("task", "method", "encoder", "mode", "label_fraction", "stem")
 _SCORES = ("mean", "ci_low", "ci_high", "difference_to_scratch", "diff_ci_low", "diff_ci_high", "p_holm")

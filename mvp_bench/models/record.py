@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import read_json
+from mvp_bench.io import read_json
 
 RECORD_FILE = "encoder.json"
 WEIGHTS_FILE = "encoder.safetensors"

@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from mvp_bench.config.groups import StemRule
 from mvp_bench.errors import InputError
+from mvp_bench.identity import hash_file
+from mvp_bench.io import atomic_path
 from mvp_bench.models.record import WEIGHTS_FILE, EncoderRecord, read_record
-from mvp_bench.settings import StemRule
-from mvp_bench.workspace import atomic_path, hash_file
 
 State = dict[str, torch.Tensor]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mvp_bench.io import atomic_path
 from mvp_bench.planning.store import CaseStore
-from mvp_bench.workspace import atomic_path
 
 CANDIDATES, SHOWN = 12, 3
 """Cases looked at (evenly spaced by name), and those drawn: the ones with the largest outermost region."""

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from mvp_bench.config.groups import PlanningConfig
 from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.schema import Card, DatasetBlock, resolve_path
+from mvp_bench.identity import code_version, hash_of
+from mvp_bench.io import lock, read_json, write_json
 from mvp_bench.planning.fingerprint import CaseFiles, fingerprint
 from mvp_bench.planning.picture import draw_regions
 from mvp_bench.planning.planner import CONFIGURATION, FixedEncoderPlanner, Topology
 from mvp_bench.planning.preprocess import preprocess_dataset, same_spacing
 from mvp_bench.planning.store import INDEX, CaseStore
 from mvp_bench.progress import console, log
-from mvp_bench.settings import PlanningConfig
-from mvp_bench.workspace import Workspace, code_version, hash_of, lock, read_json, write_json
+from mvp_bench.workspace import Workspace
 
 NNUNET_VERSION = version("nnunetv2")
 REGIONS_PICTURE = "regions.png"

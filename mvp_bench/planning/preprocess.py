@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from mvp_bench.datasets.schema import DatasetBlock
+from mvp_bench.io import read_json, write_json, write_text
 from mvp_bench.parallel import run_all
 from mvp_bench.planning.fingerprint import CaseFiles, read_case
 from mvp_bench.planning.store import INDEX
-from mvp_bench.workspace import read_json, write_json, write_text
 
 BLOCK_BYTES = 32 * 1024
 """Size in memory of a block, the smallest piece of a stored case that is decompressed: fits a core's first cache."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import read_json
+from mvp_bench.io import read_json
 
 Size = tuple[int, int, int]
 INDEX = Path("index", "index.json")  # in a folder of its own: nnU-Net wants nothing but arrays beside the arrays

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import atomic_path
+from mvp_bench.io import atomic_path
 
 if TYPE_CHECKING:
     from mvp_bench.pretraining.sampling import PretrainSource

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
 from mvp_bench.datasets.overlap.audit import Audit, Leak
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
+from mvp_bench.identity import hash_of
 from mvp_bench.planning.plan import Planned, preprocess_for_pretraining
 from mvp_bench.pretraining.duplicates import without_duplicates
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.pretraining.run import NOT_IDENTITY, pretrain
 from mvp_bench.pretraining.sampling import PretrainSource
-from mvp_bench.settings import PretrainConfig, RuntimeConfig
-from mvp_bench.workspace import Workspace, hash_of
+from mvp_bench.workspace import Workspace
 
 
 @dataclass(frozen=True)

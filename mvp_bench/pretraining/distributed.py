@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mvp_bench.config.groups import RuntimeConfig
 from mvp_bench.errors import InputError
-from mvp_bench.settings import RuntimeConfig
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=2)

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json, write_json
 from mvp_bench.parallel import run_all
 from mvp_bench.planning.store import INDEX
 from mvp_bench.pretraining.sampling import PretrainSource, Size, StoreLike
 from mvp_bench.progress import log
-from mvp_bench.workspace import read_json, write_json
 
 CELLS = (5, 4, 4)
 """Along (z, y, x)."""

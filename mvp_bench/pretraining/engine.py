@@ -22,17 +22,17 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mvp_bench.config import PretrainConfig
+from mvp_bench.config.groups import PretrainConfig
 from mvp_bench.errors import InputError
-from mvp_bench.models.runtime import Runtime
 from mvp_bench.pretraining import distributed
-from mvp_bench.pretraining.checkpoint import CHECKPOINT_FILE, Identity, load_checkpoint, restore, save_checkpoint
 from mvp_bench.pretraining.method import LossTerm, Method
 from mvp_bench.pretraining.pictures import PICTURES, PictureBook
 from mvp_bench.pretraining.sampling import Batch, PatchSampler, batches
 from mvp_bench.pretraining.tensorboard import BOARD, Board
 from mvp_bench.pretraining.training_log import LOG_FILE, TrainingLog
 from mvp_bench.progress import log, progress
+from mvp_bench.training.checkpoint import CHECKPOINT_FILE, Identity, load_checkpoint, restore, save_checkpoint
+from mvp_bench.training.runtime import Runtime
 
 
 @dataclass(frozen=True)

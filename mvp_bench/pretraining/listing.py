@@ -8,9 +8,9 @@ from collections import defaultdict
 from rich.markup import escape
 from rich.table import Table
 
+from mvp_bench.config.groups import PretrainConfig
 from mvp_bench.progress import console
 from mvp_bench.registry import ENCODERS, METHODS
-from mvp_bench.settings import PretrainConfig
 
 COLUMNS = ("method", "what", "modalities", "encoders", "budget as published")
 

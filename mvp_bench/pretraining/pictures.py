@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from mvp_bench.workspace import atomic_path
+from mvp_bench.io import atomic_path
 
 PICTURES = "pictures"
 MOST_ROWS = 4

@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from mvp_bench.config import PretrainVerbConfig
-from mvp_bench.models.runtime import Runtime
+from mvp_bench.config.verbs import PretrainVerbConfig
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.pretraining.run import check_settings
 from mvp_bench.registry import ENCODERS, METHODS
+from mvp_bench.training.runtime import Runtime
 
 
 def with_preset(config: PretrainVerbConfig, method: str, preset: str) -> PretrainVerbConfig:

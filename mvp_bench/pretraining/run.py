@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 
-from mvp_bench.config import PretrainConfig, RuntimeConfig
+from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
 from mvp_bench.datasets.overlap.audit import Leak
 from mvp_bench.errors import InputError
+from mvp_bench.identity import code_version, hash_of
+from mvp_bench.io import lock, write_json, write_text
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, read_record
-from mvp_bench.models.runtime import Runtime
 from mvp_bench.models.weights import save_encoder
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import Census, take_census
-from mvp_bench.pretraining.checkpoint import Identity, require_same, writing
 from mvp_bench.pretraining.duplicates import check_threshold
 from mvp_bench.pretraining.engine import Engine, Outcome
 from mvp_bench.pretraining.method import Context, Method, resolve_options
@@ -34,7 +34,8 @@ from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
 from mvp_bench.pretraining.tensorboard import require_tensorboard
 from mvp_bench.progress import log
 from mvp_bench.registry import ENCODERS, METHODS
-from mvp_bench.workspace import code_version, hash_of, lock, write_json, write_text
+from mvp_bench.training.checkpoint import Identity, require_same, writing
+from mvp_bench.training.runtime import Runtime
 
 NOT_IDENTITY = ("workers", "log_every", "checkpoint_every", "pictures_every", "tensorboard")
 """Fields of the configuration that change nothing of the result."""

@@ -7,8 +7,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from mvp_bench.io import write_text
 from mvp_bench.progress import log
-from mvp_bench.workspace import write_text
 
 LOG_FILE = "log.csv"
 Row = dict[str, float]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mvp_bench.config import PretrainVerbConfig
+from mvp_bench.config.groups import PhantomConfig
+from mvp_bench.config.verbs import PretrainVerbConfig
 from mvp_bench.datasets.catalog import expand, load_cards
 from mvp_bench.datasets.overlap.audit import Audit, Leak, audit, print_audit
 from mvp_bench.datasets.prepare import prepare_dataset
@@ -29,7 +30,6 @@ from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.pretraining.run import check_settings
 from mvp_bench.progress import console, log
 from mvp_bench.registry import ENCODERS
-from mvp_bench.settings import PhantomConfig
 from mvp_bench.workspace import Workspace
 
 

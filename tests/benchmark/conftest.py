@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mvp_bench.config import SMOKE, BenchmarkConfig
+from mvp_bench.config.profiles import SMOKE
+from mvp_bench.config.verbs import BenchmarkConfig
 from mvp_bench.workspace import Workspace
 from tests.toy import toy_card, toy_dataset, write_cards
 

@@ -13,11 +13,12 @@ from mvp_bench.benchmark.leak import LEAK_FILE
 from mvp_bench.benchmark.pipeline import run_benchmark
 from mvp_bench.datasets.overlap.crosswalk import add_crosswalks
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json, write_json
 from mvp_bench.leaderboard.cells import read_cells
 from mvp_bench.leaderboard.tables import write_leaderboards
 from mvp_bench.models.formats.importing import ImportChoices, import_checkpoint
 from mvp_bench.models.record import RECORD_FILE, read_record
-from mvp_bench.workspace import Workspace, read_json, write_json
+from mvp_bench.workspace import Workspace
 from tests.benchmark.conftest import CONFIG
 from tests.models.foreign import make_run, nnssl_checkpoint, nnunet_checkpoint, nnunet_network
 

@@ -10,13 +10,15 @@ import pytest
 
 from mvp_bench.benchmark.leak import LEAK_FILE, read_leak
 from mvp_bench.benchmark.pipeline import run_benchmark
-from mvp_bench.config import SMOKE, PretrainVerbConfig
+from mvp_bench.config.groups import PhantomConfig
+from mvp_bench.config.profiles import SMOKE
+from mvp_bench.config.verbs import PretrainVerbConfig
 from mvp_bench.datasets.overlap.crosswalk import add_crosswalks
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.leaderboard.tables import write_leaderboards
 from mvp_bench.pretraining.verb import run_pretraining
-from mvp_bench.settings import PhantomConfig
-from mvp_bench.workspace import Workspace, read_json
+from mvp_bench.workspace import Workspace
 from tests.benchmark.conftest import CONFIG
 from tests.toy import toy_card
 

@@ -28,7 +28,7 @@ from mvp_bench.benchmark.metrics import (
     write_per_case,
 )
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import write_json
+from mvp_bench.io import write_json
 
 REGIONS = {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
 

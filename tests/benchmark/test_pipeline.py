@@ -9,11 +9,12 @@ import pytest
 from mvp_bench.benchmark import execution, pipeline
 from mvp_bench.benchmark.grid import check_methods
 from mvp_bench.benchmark.pipeline import run_benchmark
-from mvp_bench.config import SMOKE
+from mvp_bench.config.profiles import SMOKE
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.leaderboard.tables import write_leaderboards
 from mvp_bench.registry import METHODS
-from mvp_bench.workspace import Workspace, read_json
+from mvp_bench.workspace import Workspace
 from tests.benchmark.conftest import CONFIG
 
 

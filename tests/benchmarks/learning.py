@@ -30,7 +30,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvp_bench.config import PROFILES
+from mvp_bench.config.groups import ClassificationConfig
+from mvp_bench.config.profiles import PROFILES
 from mvp_bench.datasets.catalog import load_cards
 from mvp_bench.datasets.prepared import is_prepared
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -43,7 +44,6 @@ from mvp_bench.planning.plan import plan_dataset, preprocess_for_pretraining
 from mvp_bench.planning.store import INDEX, CaseStore
 from mvp_bench.pretraining.training_log import LOG_FILE
 from mvp_bench.registry import ENCODERS
-from mvp_bench.settings import ClassificationConfig
 from mvp_bench.workspace import Workspace
 
 SEED = 0

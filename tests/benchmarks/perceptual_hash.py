@@ -18,11 +18,11 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from mvp_bench.config.groups import OverlapConfig
 from mvp_bench.datasets.geometry.volumes import Grid, Volume, read_volume
 from mvp_bench.datasets.overlap.perceptual import HASH_BITS, perceptual_hash, same_scan, twin_pairs
 from mvp_bench.datasets.phantom.cohorts import cohort_of
 from mvp_bench.datasets.phantom.subject import make_subject
-from mvp_bench.settings import OverlapConfig
 
 COHORTS = (524, 521, 523, 525, 512, 513, 514)
 MODALITIES = ("t1", "t2", "flair")

@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
 from mvp_bench.planning.preprocess import blosc2_layout
 from mvp_bench.planning.store import INDEX
 from mvp_bench.pretraining.methods.brainmvp import BrainMvpOptions
-from mvp_bench.settings import PretrainConfig, RuntimeConfig
 
 MODALITIES = ("flair", "t1", "t1c", "t2", "mra", "pd", "dwi", "adc")
 """One template each."""

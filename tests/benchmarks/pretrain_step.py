@@ -28,14 +28,14 @@ import torch
 from pretrain_naive import NaiveCases, naive_steps
 from pretrain_setting import MODALITIES, PRESENT, SEED, WARM_UP, Setting, write_cases
 
-from mvp_bench.models.runtime import Runtime
+from mvp_bench.config.groups import RuntimeConfig
 from mvp_bench.planning.store import CaseStore
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import take_census
 from mvp_bench.pretraining.run import assembled
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource, SamplingSpec
 from mvp_bench.pretraining.training_log import TrainingLog
-from mvp_bench.settings import RuntimeConfig
+from mvp_bench.training.runtime import Runtime
 
 LIMITS = {"time": 0.40, "memory": 0.45, "delivery": 30.0, "losses": 0.01}
 """Ours / naive at most; delivery: naive / ours at least; losses: largest relative difference."""

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import PreparationConfig
 from mvp_bench.datasets.geometry.derive import write_derived
 from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
@@ -16,7 +17,6 @@ from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import DatasetBlock
 from mvp_bench.errors import InputError
-from mvp_bench.settings import PreparationConfig
 from mvp_bench.workspace import Workspace
 
 from .layouts import adni

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import PreparationConfig
 from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.schema import DatasetBlock
 from mvp_bench.errors import InputError
-from mvp_bench.settings import PreparationConfig
 from mvp_bench.workspace import Workspace
 
 from .layouts import brats as trees

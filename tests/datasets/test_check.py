@@ -8,13 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.integrity.check import check_prepared
 from mvp_bench.datasets.integrity.report import Integrity, load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.progress import console
-from mvp_bench.settings import CheckConfig
 from mvp_bench.workspace import Workspace
 
 from .releases import brats_release, image, save, shipped, truncate

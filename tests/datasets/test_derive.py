@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.geometry.derive import Derived, Outcome, write_derived
 from mvp_bench.datasets.geometry.resampling import from_itk, resample, to_itk
 from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, grid_offset, read_grid, read_volume
 from mvp_bench.errors import InputError
-from mvp_bench.settings import CheckConfig
 
 from .releases import SHAPE, SRI24, image, mask, save
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import PhantomConfig, PreparationConfig
 from mvp_bench.datasets.geometry.derive import Derived, Outcome
 from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.preparation import making
@@ -20,7 +21,6 @@ from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card, Case
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_pool
-from mvp_bench.settings import PhantomConfig, PreparationConfig
 from mvp_bench.workspace import Workspace
 
 from .releases import SHAPE, brats_case, brats_release, mask, save, shipped, truncate, with_options

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.geometry.volumes import read_volume
 from mvp_bench.datasets.integrity.cases import check_cases
 from mvp_bench.datasets.integrity.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
@@ -18,7 +19,6 @@ from mvp_bench.datasets.phantom.subject import make_subject
 from mvp_bench.datasets.preparation.journal import Journal
 from mvp_bench.datasets.schema import Case
 from mvp_bench.parallel import Inline
-from mvp_bench.settings import CheckConfig
 
 from .releases import save, shipped
 

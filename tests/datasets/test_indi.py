@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from mvp_bench.config.groups import PreparationConfig
 from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.errors import InputError
-from mvp_bench.settings import PreparationConfig
 from mvp_bench.workspace import Workspace
 
 from .layouts import indi

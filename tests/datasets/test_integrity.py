@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.geometry.volumes import (
     Grid,
     grid_difference,
@@ -29,7 +30,6 @@ from mvp_bench.datasets.preparation.journal import Journal
 from mvp_bench.datasets.schema import Card, Case
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_pool
-from mvp_bench.settings import CheckConfig
 
 from .releases import SHAPE, SRI24, image, mask, save, shipped, truncate
 

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import PreparationConfig
 from mvp_bench.datasets.geometry.derive import write_derived
 from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
-from mvp_bench.settings import PreparationConfig
 from mvp_bench.workspace import Workspace
 
 from .layouts.ixi import NAMES, TREES, ixi, small_subject

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.datasets.catalog import load_cards
 from mvp_bench.datasets.phantom import patient_count, phantom_patients
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
-from mvp_bench.settings import PhantomConfig
 from mvp_bench.workspace import Workspace
 
 SIZE = PhantomConfig(spacing_mm=6.0, segmentation_patients=4, classification_patients=6, pretraining_patients=2)

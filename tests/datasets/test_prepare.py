@@ -10,12 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.datasets.prepare import prepare_dataset, prepare_many, release_folder
 from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits, splits_hash
 from mvp_bench.datasets.schema import Card, resolve_path
 from mvp_bench.errors import InputError
-from mvp_bench.settings import PhantomConfig
-from mvp_bench.workspace import Workspace, read_json
+from mvp_bench.io import read_json
+from mvp_bench.workspace import Workspace
 
 from .layouts.mrbrains13 import mrbrains13
 from .releases import SHAPE, brats_case, brats_release, image, mask, save, shipped, truncate, with_options

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from mvp_bench.config.groups import RegistrationConfig
 from mvp_bench.datasets.geometry.derive import Derived, write_derived
 from mvp_bench.datasets.geometry.registration import Registration, register
 from mvp_bench.datasets.geometry.resampling import from_itk, resample, to_itk
@@ -20,7 +21,6 @@ from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, r
 from mvp_bench.datasets.phantom.cohorts import cohort_of
 from mvp_bench.datasets.phantom.subject import make_subject
 from mvp_bench.parallel import run_all, worker_pool
-from mvp_bench.settings import RegistrationConfig
 
 CONFIG = RegistrationConfig()
 QUICK = RegistrationConfig(search_degrees=(0.0,), starts=1)

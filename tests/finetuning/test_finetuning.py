@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mvp_bench.benchmark.metrics import classification_rows, segmentation_rows
-from mvp_bench.config import SMOKE
+from mvp_bench.config.profiles import SMOKE
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.datasets.schema import Fold
 from mvp_bench.errors import InputError

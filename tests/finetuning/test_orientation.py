@@ -14,7 +14,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from mvp_bench.benchmark.metrics import segmentation_rows
-from mvp_bench.config import SMOKE
+from mvp_bench.config.profiles import SMOKE
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.datasets.schema import Card, Fold

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from mvp_bench.benchmark.metrics import SEGMENTATION_COLUMNS, aggregate, classification_rows, write_per_case
-from mvp_bench.workspace import Workspace, hash_of, write_json
+from mvp_bench.identity import hash_of
+from mvp_bench.io import write_json
+from mvp_bench.workspace import Workspace
 
 SEGMENTATION = {
     "Dataset501_BraTS2023-PED": ("WT", "TC", "ET"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mvp_bench.io import write_json
 from mvp_bench.leaderboard.cells import OpenCell, read_cells
-from mvp_bench.workspace import write_json
 
 PED = "Dataset501_BraTS2023-PED"
 ADNI = "Dataset512_ADNI"

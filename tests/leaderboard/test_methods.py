@@ -10,11 +10,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from mvp_bench.config.groups import StatisticsConfig
 from mvp_bench.leaderboard.methods import METHOD_COLUMNS
 from mvp_bench.leaderboard.tables import write_leaderboards
 from mvp_bench.pretraining.methods.mae import MaskedAutoencoder
 from mvp_bench.registry import METHODS
-from mvp_bench.settings import StatisticsConfig
 
 PED, ISLES = "Dataset501_BraTS2023-PED", "Dataset503_ISLES22"
 

@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from mvp_bench.config.groups import StatisticsConfig
 from mvp_bench.leaderboard import figures
 from mvp_bench.leaderboard.cells import read_cells
 from mvp_bench.leaderboard.labels import condition_label, entry_labels, task_label
 from mvp_bench.leaderboard.overall import ranking_rows
 from mvp_bench.leaderboard.tables import Leaderboards, build_leaderboards
 from mvp_bench.leaderboard.terminal import print_leaderboards
-from mvp_bench.settings import StatisticsConfig
 
 PED, ISLES, ADNI = "Dataset501_BraTS2023-PED", "Dataset503_ISLES22", "Dataset512_ADNI"
 

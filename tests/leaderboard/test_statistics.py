@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mvp_bench.benchmark.metrics import CLASSIFICATION_METRICS, classification_metrics, classification_rows
+from mvp_bench.config.groups import StatisticsConfig
 from mvp_bench.leaderboard.estimators import ClassificationEstimator, SegmentationEstimator
 from mvp_bench.leaderboard.statistics import (
     BETTER,
@@ -25,7 +26,6 @@ from mvp_bench.leaderboard.statistics import (
     signed_rank_p,
     verdict,
 )
-from mvp_bench.settings import StatisticsConfig
 
 CONFIG = StatisticsConfig(bootstrap_samples=600)
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
+from mvp_bench.config.groups import StatisticsConfig
+from mvp_bench.io import write_json
 from mvp_bench.leaderboard.cells import read_cells
 from mvp_bench.leaderboard.statistics import BETTER
 from mvp_bench.leaderboard.tables import COLUMNS, Leaderboards, build_leaderboards, write_leaderboards
-from mvp_bench.settings import StatisticsConfig
-from mvp_bench.workspace import write_json
 
 CONFIG = StatisticsConfig(bootstrap_samples=300)
 PED, ISLES, BRATS18, ADNI = (

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mvp_bench.io import write_json
 from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, TrainingData
 from mvp_bench.models.weights import save_encoder
 from mvp_bench.registry import ENCODERS
-from mvp_bench.workspace import write_json
 
 
 def perturbed(module: nn.Module, seed: int = 0) -> nn.Module:

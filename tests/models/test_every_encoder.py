@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from mvp_bench.benchmark.metrics import classification_rows, segmentation_rows
-from mvp_bench.config import SMOKE, StemRule
+from mvp_bench.config.groups import StemRule
+from mvp_bench.config.profiles import SMOKE
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.classification import fine_tune_classification
 from mvp_bench.finetuning.job import FineTuneJob
 from mvp_bench.finetuning.segmentation import SegmentationTrainer, fine_tune_segmentation
+from mvp_bench.io import read_json
 from mvp_bench.models.decoders import skip_free_decoder, unet_decoder
 from mvp_bench.models.networks.segmentation import EncoderUNet
 from mvp_bench.models.weights import aliases, encoder_state, initialise_encoder, load_state, save_encoder, stem_name
@@ -28,7 +30,7 @@ from mvp_bench.pretraining.census import take_census
 from mvp_bench.pretraining.method import Context, resolve_options
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
-from mvp_bench.workspace import Workspace, read_json
+from mvp_bench.workspace import Workspace
 from tests.models.test_plain import network_of
 from tests.pretraining.fake_store import brains
 from tests.toy import toy_card, toy_dataset

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from mvp_bench.config import SMOKE
+from mvp_bench.config.profiles import SMOKE
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.weights import load_into
 from mvp_bench.models.formats.exporting import export_checkpoint

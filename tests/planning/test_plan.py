@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from mvp_bench.config import SMOKE
+from mvp_bench.config.profiles import SMOKE
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.parallel import Inline
 from mvp_bench.planning.plan import plan_dataset, preprocess_for_pretraining
 from mvp_bench.planning.store import CaseStore
 from mvp_bench.registry import ENCODERS
-from mvp_bench.workspace import Workspace, read_json
+from mvp_bench.workspace import Workspace
 from tests.toy import toy_card, toy_dataset
 
 PLANNING = replace(SMOKE.planning, workers=1)

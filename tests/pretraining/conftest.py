@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from mvp_bench.config.groups import Precision, PretrainConfig, RuntimeConfig
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.run import pretrain, take_census
 from mvp_bench.pretraining.sampling import Batch, PatchSampler, PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
-from mvp_bench.settings import Precision, PretrainConfig, RuntimeConfig
 from tests.pretraining.fake_store import FakeStore, brains
 
 MODALITIES = ("t1", "t2", "flair")

@@ -16,13 +16,13 @@ import torch
 
 from mvp_bench.errors import InputError
 from mvp_bench.models.record import EncoderRecord
-from mvp_bench.models.runtime import Runtime
 from mvp_bench.models.weights import load_state
 from mvp_bench.pretraining import sampling, training_log
 from mvp_bench.pretraining.engine import Engine
 from mvp_bench.pretraining.methods.brainmvp import BrainMvpOptions
 from mvp_bench.pretraining.methods.mae import MaeOptions
 from mvp_bench.pretraining.sampling import Batch, PatchSampler
+from mvp_bench.training.runtime import Runtime
 from tests.pretraining.conftest import EXACT, MODALITIES, SMALL, build
 from tests.pretraining.fake_store import FakeStore, brains
 from tests.pretraining.test_run import Unplugged

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mvp_bench.config import PROFILES
+from mvp_bench.config.profiles import PROFILES
 from mvp_bench.errors import InputError
 from mvp_bench.models.weights import encoder_state, initialise_encoder
 from mvp_bench.pretraining.method import LossTerm, resolve_options

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from mvp_bench import cli
-from mvp_bench.config import PROFILES
+from mvp_bench.config.groups import PretrainConfig
+from mvp_bench.config.profiles import PROFILES
 from mvp_bench.pretraining.listing import budget, fitting_encoders, methods_table
 from mvp_bench.pretraining.methods.mae import MaskedAutoencoder
 from mvp_bench.registry import ENCODERS, METHODS
-from mvp_bench.settings import PretrainConfig
 
 
 def shown(loop: PretrainConfig, profile: str, width: int) -> str:

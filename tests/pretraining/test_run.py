@@ -23,11 +23,11 @@ from mvp_bench.errors import InputError
 from mvp_bench.models.record import EncoderRecord, read_record
 from mvp_bench.models.templates import fill_missing, frame_of, load_templates
 from mvp_bench.models.weights import check_encoder, initialise_encoder, load_pretrained
-from mvp_bench.pretraining.checkpoint import load_checkpoint, save_checkpoint
 from mvp_bench.pretraining.engine import rate_factor, step_seed
 from mvp_bench.pretraining.methods.brainmvp import BrainMvpOptions
 from mvp_bench.pretraining.methods.mae import MaeOptions
 from mvp_bench.registry import ENCODERS
+from mvp_bench.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.pretraining.conftest import EXACT, MODALITIES, SMALL, source
 from tests.pretraining.fake_store import FakeStore, brains
 

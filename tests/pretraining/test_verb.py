@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from mvp_bench import cli
-from mvp_bench.config import PROFILES
+from mvp_bench.config.groups import PretrainConfig
+from mvp_bench.config.profiles import PROFILES
 from mvp_bench.pretraining.engine import Engine
 from mvp_bench.pretraining.estimate import Estimate, EstimateOptions
 from mvp_bench.pretraining.methods.brainmvp import BrainMvpOptions
 from mvp_bench.registry import ENCODERS
-from mvp_bench.settings import PretrainConfig
 from mvp_bench.workspace import Workspace
 from tests.toy import toy_card, toy_dataset, write_cards
 

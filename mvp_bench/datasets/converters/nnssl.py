@@ -38,8 +38,8 @@ from mvp_bench.datasets.reading.sources import (
 )
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.registry import CONVERTERS
-from mvp_bench.workspace import read_json
 
 NO_SESSION = "ses-DEFAULT"
 """nnssl's session of subjects that have only one."""

@@ -40,9 +40,9 @@ from mvp_bench.datasets.reading.sources import (
 )
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json
 from mvp_bench.progress import log
 from mvp_bench.registry import CONVERTERS
-from mvp_bench.workspace import read_json
 
 ENDINGS = (".nii.gz", ".nii", *ITK_ENDINGS)
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mvp_bench.config.groups import CheckConfig, RegistrationConfig
 from mvp_bench.datasets.geometry.volumes import (
     Grid,
     Volume,
@@ -24,7 +25,6 @@ from mvp_bench.datasets.geometry.volumes import (
     write_volume,
 )
 from mvp_bench.errors import InputError
-from mvp_bench.settings import CheckConfig, RegistrationConfig
 
 WORK = "work"
 """Folder of intermediate files, beside the targets' ``images`` and ``labels``; thrown away in the end."""
@@ -60,7 +60,7 @@ class Derived:
         label_map: old label value -> new one; others stay.
         unit: ``adc``: bring the values to 1e-6 mm2/s by their order of magnitude.
         header: file of equal shape whose affine replaces the source's own, where the header alone is wrong.
-        header_if: when: ``always``; within the tolerance for drift (:class:`~mvp_bench.settings.CheckConfig`); or also
+        header_if: when: ``always``; within the tolerance for drift (see ``CheckConfig``); or also
             where only the ``origin`` differs, by whatever distance.
         mask: brain mask on the image's final grid: outside it the image is set to exactly 0.
         grid: file whose grid the image is brought onto (0 outside the field of view).
@@ -130,7 +130,7 @@ def write_derived(
     """Make one file and its companions.
 
     Args:
-        check: tolerances for headers; default: :class:`~mvp_bench.settings.CheckConfig`'s own.
+        check: tolerances for headers; default: :class:`~mvp_bench.config.groups.CheckConfig`'s own.
         registration: likewise for ``align="rigid"``.
 
     Returns:

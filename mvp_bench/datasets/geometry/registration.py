@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import mutual_info_score
 
+from mvp_bench.config.groups import RegistrationConfig
 from mvp_bench.datasets.geometry.resampling import from_itk, resample, to_itk
 from mvp_bench.datasets.geometry.volumes import Volume
 from mvp_bench.errors import InputError
-from mvp_bench.settings import RegistrationConfig
 
 CLIP_LEVEL = 0.4
 """Foreground is what exceeds this part of the median of all that exceeds it (AFNI's 3dClipLevel)."""

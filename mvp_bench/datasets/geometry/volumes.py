@@ -19,9 +19,9 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.errors import InputError
-from mvp_bench.settings import CheckConfig
-from mvp_bench.workspace import atomic_path
+from mvp_bench.io import atomic_path
 
 INTEGER_TOLERANCE = 1e-3
 """Label values may differ from whole numbers by this much (files that went through floating point)."""

@@ -11,13 +11,13 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, read_volume, whole_numbers
 from mvp_bench.datasets.integrity.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
 from mvp_bench.datasets.integrity.report import CaseFacts, FileFacts
 from mvp_bench.datasets.overlap.perceptual import perceptual_hash
 from mvp_bench.datasets.schema import Case
 from mvp_bench.errors import InputError
-from mvp_bench.settings import CheckConfig
 
 LABEL = "label"
 """Role of the mask among a case's files; the other roles are the modalities."""

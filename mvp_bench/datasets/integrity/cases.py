@@ -12,13 +12,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.integrity.case_check import LABEL as LABEL
 from mvp_bench.datasets.integrity.case_check import CaseJob, Checked, case_roles, check_case
 from mvp_bench.datasets.integrity.report import CaseFacts, Integrity
 from mvp_bench.datasets.preparation.journal import Journal, run_kept, step_key
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock
-from mvp_bench.settings import CheckConfig
-from mvp_bench.workspace import code_version, hash_of
+from mvp_bench.identity import code_version, hash_of
 
 
 def check_cases(

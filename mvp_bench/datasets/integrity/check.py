@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.integrity.cases import check_cases, empty_regions, integrity_report
 from mvp_bench.datasets.integrity.duplicates import find_duplicates, with_duplicates
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts, FileFacts, Integrity, load_integrity
@@ -17,10 +18,10 @@ from mvp_bench.datasets.preparation.journal import Journal
 from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.schema import Card, Case, resolve_path
 from mvp_bench.errors import InputError
+from mvp_bench.io import write_json
 from mvp_bench.parallel import worker_pool
 from mvp_bench.progress import console
-from mvp_bench.settings import CheckConfig
-from mvp_bench.workspace import Workspace, write_json
+from mvp_bench.workspace import Workspace
 
 SHOWN = 20
 """Faults and warnings that are printed per dataset; integrity.json has all of them."""

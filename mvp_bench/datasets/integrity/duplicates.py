@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from mvp_bench.datasets.integrity.case_check import LABEL
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts
 from mvp_bench.datasets.schema import Card
-from mvp_bench.workspace import Workspace, read_json
+from mvp_bench.io import read_json
+from mvp_bench.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from mvp_bench.datasets.prepared import not_prepared
 from mvp_bench.datasets.schema import Card, Exclusion, Repair
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import Workspace, read_json
+from mvp_bench.io import read_json
+from mvp_bench.workspace import Workspace
 
 INTEGRITY = "integrity.json"
 Skull = Literal["stripped", "with skull", "unclear"]

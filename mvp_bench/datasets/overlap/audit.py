@@ -17,15 +17,16 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
+from mvp_bench.config.groups import OverlapConfig
 from mvp_bench.datasets.overlap.crosswalk import Crosswalk, read_crosswalks
 from mvp_bench.datasets.overlap.identity import patient_tokens, people, release_links
 from mvp_bench.datasets.overlap.images import Patient, image_twins, scans_of
 from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.schema import Card
+from mvp_bench.io import write_json_if_changed
 from mvp_bench.parallel import Inline
 from mvp_bench.progress import console, log
-from mvp_bench.settings import OverlapConfig
-from mvp_bench.workspace import Workspace, write_json_if_changed
+from mvp_bench.workspace import Workspace
 
 Evidence = Literal["id", "crosswalk", "image"]
 EVIDENCE: tuple[Evidence, ...] = ("id", "crosswalk", "image")

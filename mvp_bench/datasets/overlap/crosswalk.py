@@ -29,8 +29,10 @@ from mvp_bench.datasets.catalog import load_cards
 from mvp_bench.datasets.overlap.identity import known_token, own_token, token
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
+from mvp_bench.identity import hash_file
+from mvp_bench.io import atomic_path
 from mvp_bench.progress import log
-from mvp_bench.workspace import Workspace, atomic_path, hash_file
+from mvp_bench.workspace import Workspace
 
 FOLDER = "crosswalks"
 EXCEL = (".xlsx", ".xlsm")

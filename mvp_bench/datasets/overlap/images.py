@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvp_bench.config.groups import OverlapConfig
 from mvp_bench.datasets.integrity.report import INTEGRITY, FileFacts, load_integrity
 from mvp_bench.datasets.schema import Card, DatasetBlock, resolve_path
+from mvp_bench.io import read_json, write_json
 from mvp_bench.parallel import run_all
-from mvp_bench.settings import OverlapConfig
-from mvp_bench.workspace import Workspace, read_json, write_json
+from mvp_bench.workspace import Workspace
 
 CACHE = ".overlap_cache.json"
 CACHE_FORMAT = 1

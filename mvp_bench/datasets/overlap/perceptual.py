@@ -29,8 +29,8 @@ from scipy.stats import pearsonr
 from skimage.filters import threshold_otsu
 from threadpoolctl import threadpool_limits
 
+from mvp_bench.config.groups import OverlapConfig
 from mvp_bench.datasets.geometry.volumes import Volume
-from mvp_bench.settings import OverlapConfig
 
 HASH_BITS = 2048
 """Length of a hash; its text has a quarter as many characters."""

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.datasets.schema import Card
-from mvp_bench.settings import PhantomConfig
 
 VERSION = 2
 """Version of the generator; raised whenever the same seed gives other voxels."""

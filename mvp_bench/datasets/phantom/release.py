@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.datasets.phantom import MANIFEST, VERSION, patient_count
 from mvp_bench.datasets.phantom.anatomy import adopt, load_atlas
 from mvp_bench.datasets.phantom.cohorts import Cohort, cohort_of
@@ -22,9 +23,8 @@ from mvp_bench.datasets.phantom.releases.base import LABEL, Stored
 from mvp_bench.datasets.phantom.subject import draw_person, make_subject, resolutions
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
+from mvp_bench.io import atomic_path, read_json, write_json, write_text
 from mvp_bench.progress import progress
-from mvp_bench.settings import PhantomConfig
-from mvp_bench.workspace import atomic_path, read_json, write_json, write_text
 
 STATE = ".phantom"
 """Folder in an unfinished release: the request, and one record per finished patient."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from mvp_bench.config.groups import PreparationConfig
 from mvp_bench.datasets.geometry.derive import Derived
 from mvp_bench.datasets.integrity.cases import LABEL, check_cases, empty_regions
 from mvp_bench.datasets.integrity.duplicates import find_duplicates, with_duplicates
@@ -18,7 +19,6 @@ from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Modality
 from mvp_bench.errors import InputError
 from mvp_bench.progress import log
-from mvp_bench.settings import PreparationConfig
 from mvp_bench.workspace import Workspace
 
 SHOWN_FAULTS = 10

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from mvp_bench.errors import InputError
+from mvp_bench.identity import code_version, hash_of
+from mvp_bench.io import read_json, write_json
 from mvp_bench.parallel import run_all
-from mvp_bench.workspace import code_version, hash_of, read_json, write_json
 
 STAGING = ".staging"
 """Folder of an unfinished preparation within the dataset's folder."""

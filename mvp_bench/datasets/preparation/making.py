@@ -10,12 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from mvp_bench.config.groups import CheckConfig, PreparationConfig, RegistrationConfig
 from mvp_bench.datasets.geometry.derive import Derived, Outcome, write_derived
 from mvp_bench.datasets.preparation.journal import Journal, run_kept, step_key
 from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Repair
 from mvp_bench.errors import InputError
-from mvp_bench.settings import CheckConfig, PreparationConfig, RegistrationConfig
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from mvp_bench.config.groups import PhantomConfig, PreparationConfig
 from mvp_bench.datasets.prepared import RELEASE
 from mvp_bench.datasets.schema import Card, DatasetBlock
 from mvp_bench.datasets.splits import SPLIT_FILES
-from mvp_bench.settings import PhantomConfig, PreparationConfig
-from mvp_bench.workspace import Workspace, hash_file, hash_of
+from mvp_bench.identity import hash_file, hash_of
+from mvp_bench.workspace import Workspace
 
 PHANTOM = "phantom"
 """Folder of the phantom release in the dataset's folder."""

@@ -17,8 +17,8 @@ from mvp_bench.datasets.reading.conversion import Conversion, ConverterOptions, 
 from mvp_bench.datasets.reading.label_values import held_values
 from mvp_bench.datasets.schema import Card, Case, Exclusion
 from mvp_bench.errors import InputError
+from mvp_bench.identity import hash_file
 from mvp_bench.progress import log
-from mvp_bench.workspace import hash_file
 
 ClassOf = Callable[[Mapping[str, str]], tuple[str | None, str]]
 """Named groups of a case -> its class, or None and the reason why it has none."""

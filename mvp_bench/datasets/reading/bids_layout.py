@@ -12,7 +12,7 @@ from mvp_bench.datasets.reading.conversion import no_release
 from mvp_bench.datasets.reading.sources import listed, read_rows
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import read_json
+from mvp_bench.io import read_json
 
 DERIVATIVES = "derivatives"
 NOT_RAW = (DERIVATIVES, "sourcedata", "code", "stimuli")

@@ -22,7 +22,7 @@ from pydicom.errors import InvalidDicomError
 from mvp_bench.datasets.geometry.volumes import Grid, Volume
 from mvp_bench.datasets.reading.conversion import files_below
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import hash_file
+from mvp_bench.identity import hash_file
 
 SLICE_TOLERANCE = 0.05
 """Slices count as evenly spaced if no distance between neighbours differs from the median one by more than this part of

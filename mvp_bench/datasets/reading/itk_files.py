@@ -9,7 +9,7 @@ import numpy as np
 
 from mvp_bench.datasets.geometry.volumes import Grid, Volume
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import hash_file
+from mvp_bench.identity import hash_file
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -19,15 +19,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from mvp_bench.config import StemRule
+from mvp_bench.config.groups import StemRule
 from mvp_bench.errors import InputError
+from mvp_bench.io import atomic_path
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.formats.nnssl import PLAN_KEY
 from mvp_bench.models.formats.nnunet import ENCODER, EXPORT_KEY
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.models.weights import initialise_encoder, load_pretrained
 from mvp_bench.registry import ENCODERS
-from mvp_bench.workspace import atomic_path
 
 ExportFormat = Literal["nnssl", "nnunet"]
 STOCK = "dynamic_network_architectures."

@@ -12,9 +12,11 @@ import nibabel as nib
 import torch
 from torch import nn
 
-from mvp_bench.config import StemRule
+from mvp_bench.config.groups import StemRule
 from mvp_bench.datasets.schema import MODALITIES
 from mvp_bench.errors import InputError
+from mvp_bench.identity import code_version, hash_of
+from mvp_bench.io import atomic_directory, write_json, write_text
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.formats.base import Foreign, LearnedTemplates
 from mvp_bench.models.formats.known import read_foreign
@@ -23,7 +25,6 @@ from mvp_bench.models.formats.raw import RawFile
 from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, Origin, read_record
 from mvp_bench.models.weights import initialise_encoder, save_encoder
 from mvp_bench.registry import unknown_name
-from mvp_bench.workspace import atomic_directory, code_version, hash_of, write_json, write_text
 
 METHOD = "imported"
 REPORT_FILE = "load_report.txt"

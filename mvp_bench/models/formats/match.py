@@ -12,13 +12,13 @@ from typing import Literal
 
 import torch
 
+from mvp_bench.config.groups import StemRule
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.formats.base import Foreign
 from mvp_bench.models.formats.raw import RawFile
 from mvp_bench.models.weights import aliases, stem_name
 from mvp_bench.registry import ENCODERS
-from mvp_bench.settings import StemRule
 
 Fate = Literal["loaded", "adapted", "new", "alias", "missing", "mismatch", "not finite", "unexpected", "unused"]
 BAD: tuple[Fate, ...] = ("missing", "mismatch", "not finite", "unexpected")

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import hash_file
+from mvp_bench.identity import hash_file
 
 State = dict[str, torch.Tensor]
 WRAPPERS = ("module.", "_orig_mod.")

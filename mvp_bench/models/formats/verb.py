@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mvp_bench.config import WeightsConfig
+from mvp_bench.config.verbs import WeightsConfig
 from mvp_bench.datasets.schema import MODALITIES
 from mvp_bench.errors import InputError
 from mvp_bench.models.formats.base import Foreign

@@ -14,9 +14,9 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from nibabel.processing import resample_from_to
 from scipy.spatial.transform import Rotation
 
+from mvp_bench.config.groups import RegistrationConfig
 from mvp_bench.datasets.phantom.cohorts import COHORTS
 from mvp_bench.datasets.phantom.subject import make_subject
-from mvp_bench.settings import RegistrationConfig
 
 SPACING = 6.0
 QUICK = RegistrationConfig(search_degrees=(0.0,), starts=1, sampling=(0.3, 0.2), iterations=60)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mvp_bench.config.groups import OverlapConfig
 from mvp_bench.datasets.catalog import load_cards
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts, FileFacts, Integrity
 from mvp_bench.datasets.overlap import audit as audit_module
@@ -24,9 +25,9 @@ from mvp_bench.datasets.overlap.perceptual import HASH_BITS
 from mvp_bench.datasets.prepared import BLOCK
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock
 from mvp_bench.errors import InputError
+from mvp_bench.io import read_json, write_json
 from mvp_bench.parallel import Inline
-from mvp_bench.settings import OverlapConfig
-from mvp_bench.workspace import Workspace, read_json, write_json
+from mvp_bench.workspace import Workspace
 from tests.toy import toy_card
 
 IDS = OverlapConfig(images=False)

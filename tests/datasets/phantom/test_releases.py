@@ -13,12 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.datasets.phantom import MANIFEST, phantom_patients, release, write_phantom_release
 from mvp_bench.datasets.phantom.cohorts import COHORTS
 from mvp_bench.datasets.phantom.subject import draw_person
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
-from mvp_bench.settings import PhantomConfig
 from tests.datasets.phantom.conftest import IDS, SMALL
 
 _PED = r"BraTS-PED-(\d{5})-000/BraTS-PED-\1-000-(t1n|t1c|t2w|t2f|seg)\.nii\.gz"

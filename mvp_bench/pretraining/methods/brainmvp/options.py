@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mvp_bench.config import PROFILES
+from mvp_bench.config.profiles import PROFILES
 from mvp_bench.pretraining.reconstruction import Error
 from mvp_bench.pretraining.sampling import Intensity
 

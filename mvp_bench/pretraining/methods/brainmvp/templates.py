@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mvp_bench.io import atomic_path
 from mvp_bench.pretraining.method import Context
-from mvp_bench.workspace import atomic_path
 
 SAME_SPACING = 1e-3
 """Relative difference below which two spacings are the same."""

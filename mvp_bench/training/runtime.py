@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from mvp_bench.config.groups import RuntimeConfig
 from mvp_bench.errors import InputError
-from mvp_bench.models.shallow import guard_convolutions
-from mvp_bench.settings import RuntimeConfig
+from mvp_bench.training.shallow import guard_convolutions
 
 
 def resolve_device(runtime: RuntimeConfig) -> torch.device:

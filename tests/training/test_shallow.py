@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mvp_bench.models.runtime import autocast_for
-from mvp_bench.models.shallow import miscomputed
+from mvp_bench.training.runtime import autocast_for
+from mvp_bench.training.shallow import miscomputed
 
 CPU = torch.device("cpu")
 

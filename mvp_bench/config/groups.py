@@ -1,4 +1,4 @@
-"""The groups of numbers that verbs share; :mod:`mvp_bench.config` puts them together.
+"""The groups of numbers that verbs share; :mod:`mvp_bench.config.verbs` puts them together.
 
 Field docstrings are the command line's help texts. Method-specific fields live in the method's own file
 (``pretraining/methods``).

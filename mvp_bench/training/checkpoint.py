@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from mvp_bench.errors import InputError
-from mvp_bench.workspace import atomic_path, hash_of
+from mvp_bench.identity import hash_of
+from mvp_bench.io import atomic_path
 
 CHECKPOINT_FILE = "checkpoint_last.pt"
 Identity = Mapping[str, Any]

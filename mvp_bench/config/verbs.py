@@ -1,20 +1,17 @@
-"""Every number a user can change: one frozen dataclass per verb, and the profiles that fill them.
+"""One frozen dataclass per verb. Field docstrings are the command line's help texts.
 
-A profile is a bundle of values. ``full`` is the paper's scale and needs a GPU; ``mini`` runs the whole benchmark on two
-CPU cores in minutes; ``smoke`` is for tests and measures nothing. Field docstrings are the command line's help texts.
-Method-specific fields live in the method's own file (``pretraining/methods``).
+Fields of a single method live in the method's own file (``pretraining/methods``).
 """
 
 from __future__ import annotations
 
-import ctypes
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from mvp_bench.settings import (
+from mvp_bench.config.groups import (
     ClassificationConfig,
     OverlapConfig,
     PhantomConfig,
@@ -26,40 +23,7 @@ from mvp_bench.settings import (
     StatisticsConfig,
     StemRule,
 )
-
-Profile = Literal["auto", "full", "mini", "smoke"]
-Datasets = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-d"], metavar="ID|NAME ...")]
-Names = tuple[str, ...]  # entries may hold several names with commas between them
-
-
-def _integers(texts: list[str]) -> tuple[int, ...]:
-    return tuple(int(part) for text in texts for part in text.split(",") if part)
-
-
-def _numbers(texts: list[str]) -> tuple[float, ...]:
-    return tuple(float(part) for text in texts for part in text.split(",") if part)
-
-
-Numbers = Annotated[
-    tuple[float, ...],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="NUMBER ...",
-        instance_from_str=_numbers,
-        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(v, float) for v in value),
-        str_from_instance=lambda value: [str(v) for v in value],
-    ),
-]
-Integers = Annotated[
-    tuple[int, ...],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="INT ...",
-        instance_from_str=_integers,
-        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(v, int) for v in value),
-        str_from_instance=lambda value: [str(v) for v in value],
-    ),
-]
+from mvp_bench.config.options import Datasets, Integers, Names, Numbers, Profile
 
 
 @dataclass(frozen=True)
@@ -75,9 +39,6 @@ class CommonConfig:
     """Fixes splits, initial weights, case order, augmentation and the phantom."""
     verbose: bool = False
     """Show debug messages (the log file has them always)."""
-
-
-# --------------------------------------------------------------------------------------------------------------- verbs
 
 
 @dataclass(frozen=True)
@@ -224,85 +185,3 @@ class WeightsConfig(CommonConfig):
     def writes(self) -> bool:
         """Whether anything is written: a look leaves no workspace behind."""
         return self.action != "inspect"
-
-
-# ------------------------------------------------------------------------------------------------------------ profiles
-
-
-@dataclass(frozen=True)
-class ProfileValues:
-    """What a profile sets."""
-
-    encoder: str
-    phantom: PhantomConfig
-    planning: PlanningConfig
-    pretrain: PretrainConfig
-    segmentation: SegmentationConfig
-    classification: ClassificationConfig
-    runtime: RuntimeConfig
-    statistics: StatisticsConfig
-    seeds: int
-
-
-FULL = ProfileValues(
-    "resenc-l",
-    PhantomConfig(),
-    PlanningConfig(),
-    PretrainConfig(),
-    SegmentationConfig(),
-    ClassificationConfig(),
-    RuntimeConfig(threads=4),
-    StatisticsConfig(),
-    seeds=3,
-)
-MINI = ProfileValues(
-    "resenc-mini",
-    PhantomConfig(spacing_mm=2.5, segmentation_patients=20, classification_patients=100, pretraining_patients=10),
-    PlanningConfig(memory_gb=0.04, max_patch_edge=48, foreground_samples=1_000_000, workers=2),
-    PretrainConfig(
-        steps=1600,
-        batch_size=2,
-        patch_size=(32, 40, 32),
-        learning_rate=1.6e-2,
-        warmup_fraction=0.05,
-        checkpoint_every=50,
-        log_every=25,
-        workers=0,
-    ),
-    SegmentationConfig(
-        epochs=10,
-        iterations_per_epoch=20,
-        validation_iterations=1,
-        learning_rate=5e-2,
-        momentum=0.9,
-        mirror=False,
-        checkpoint_every=5,
-        workers=0,
-    ),
-    ClassificationConfig(epochs=13, batch_size=4, learning_rate=5e-3, shift_voxels=2),
-    RuntimeConfig(threads=1),
-    StatisticsConfig(),
-    seeds=1,
-)
-SMOKE = ProfileValues(
-    "resenc-smoke",
-    PhantomConfig(spacing_mm=5.0, segmentation_patients=5, classification_patients=10, pretraining_patients=3),
-    replace(MINI.planning, memory_gb=0.02, max_patch_edge=32, foreground_samples=10_000),
-    replace(MINI.pretrain, steps=4, batch_size=2, patch_size=(16, 16, 16), checkpoint_every=2, log_every=1),
-    replace(MINI.segmentation, epochs=2, iterations_per_epoch=2, checkpoint_every=1),
-    replace(MINI.classification, epochs=2, checkpoint_every=1),
-    RuntimeConfig(threads=1),
-    StatisticsConfig(bootstrap_samples=100),
-    seeds=1,
-)
-PROFILES = {"full": FULL, "mini": MINI, "smoke": SMOKE}
-
-
-def resolve_profile(profile: Profile) -> Literal["full", "mini", "smoke"]:
-    """``auto`` becomes ``full`` where a CUDA driver finds a device, else ``mini`` (without importing torch)."""
-    if profile != "auto":
-        return profile
-    try:
-        return "full" if ctypes.CDLL("libcuda.so.1").cuInit(0) == 0 else "mini"
-    except OSError:
-        return "mini"

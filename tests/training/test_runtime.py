@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mvp_bench.config.groups import RuntimeConfig
 from mvp_bench.errors import InputError
-from mvp_bench.models import runtime
-from mvp_bench.models.runtime import Runtime, resolve_device, resolve_precision
-from mvp_bench.settings import RuntimeConfig
+from mvp_bench.training import runtime
+from mvp_bench.training.runtime import Runtime, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
