@@ -11,7 +11,7 @@ import hashlib
 import json
 import subprocess
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +24,8 @@ from mvp_bench.io import plain
 
 Stage = Literal["phantom", "prepare", "plan", "pretrain", "finetune", "score"]
 RESULT_VERSIONS: dict[Stage, int] = {"phantom": 1, "prepare": 1, "plan": 1, "pretrain": 1, "finetune": 1, "score": 1}
-"""Stage -> version of its arithmetic. Raise one where a change of the code moves numbers: all that is made by that stage,
-and from it, is then made anew. A test per stage compares golden numbers and fails where they move without it."""
+"""Stage -> version of its arithmetic. Raise one where a change of the code moves numbers: all that is made by
+that stage, and from it, is then made anew. A test per stage compares golden numbers and fails where they move without it."""
 SHORT = 10
 """Digits of a key in the names of folders."""
 _PIECE = 1 << 20
@@ -67,7 +67,7 @@ def counted(settings: Any) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _inside(kind: type) -> frozenset[str]:
+def _inside(kind: Hashable) -> frozenset[str]:
     """Names of a class' annotations that bear no mark ``Outside``."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return frozenset(name for name, hint in hints.items() if outside(hint) is None)
