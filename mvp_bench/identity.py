@@ -11,12 +11,13 @@ import hashlib
 import json
 import subprocess
 import typing
-from collections.abc import Hashable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
+from pydantic import BaseModel
 
 from mvp_bench import __version__
 from mvp_bench.config.marks import Outside
@@ -24,8 +25,8 @@ from mvp_bench.io import plain
 
 Stage = Literal["phantom", "prepare", "plan", "pretrain", "finetune", "score"]
 RESULT_VERSIONS: dict[Stage, int] = {"phantom": 1, "prepare": 1, "plan": 1, "pretrain": 1, "finetune": 1, "score": 1}
-"""Stage -> version of its arithmetic. Raise one where a change of the code moves numbers: all that is made by
-that stage, and from it, is then made anew. A test per stage compares golden numbers and fails where they move without it."""
+"""Stage -> version of its arithmetic. Raise one where a change of the code moves numbers: all made by that stage
+or from it is then made anew. A test per stage compares golden numbers and fails where they move without it."""
 SHORT = 10
 """Digits of a key in the names of folders."""
 _PIECE = 1 << 20
@@ -54,7 +55,7 @@ def counted(settings: Any) -> Any:
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         inside = _inside(type(settings))
         return {f.name: counted(getattr(settings, f.name)) for f in dataclasses.fields(settings) if f.name in inside}
-    if hasattr(type(settings), "model_fields"):
+    if isinstance(settings, BaseModel):
         inside = _inside(type(settings))
         return {name: counted(getattr(settings, name)) for name in type(settings).model_fields if name in inside}
     if isinstance(settings, Mapping):
@@ -66,8 +67,8 @@ def counted(settings: Any) -> Any:
     return settings
 
 
-@lru_cache(maxsize=256)
-def _inside(kind: Hashable) -> frozenset[str]:
+@cache
+def _inside(kind: Any) -> frozenset[str]:
     """Names of a class' annotations that bear no mark ``Outside``."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return frozenset(name for name, hint in hints.items() if outside(hint) is None)
