@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(path, found="no such file", expected="a JSON file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting beyond all measure
         raise InputError(path, found=f"not JSON ({error})", expected="a JSON file") from error
 
 

@@ -21,6 +21,8 @@ LAYERS = (
     "models",
     "planning",
     "training",
+    "cells",
+    "metrics",
     "datasets",
     BASE,
 )
