@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import resource
@@ -9,19 +10,22 @@ import shutil
 import time
 import traceback
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from mvp_bench.benchmark.metrics import aggregate, classification_rows, segmentation_rows, write_per_case
+from mvp_bench.benchmark.metrics import aggregate, write_per_case
+from mvp_bench.config.groups import SegmentationConfig
 from mvp_bench.errors import InputError
-from mvp_bench.finetuning.job import FineTuneJob, Outcome
+from mvp_bench.evaluation.run import Export, score_cases
+from mvp_bench.finetuning.fit import fit
+from mvp_bench.finetuning.job import FineTuneJob
+from mvp_bench.finetuning.model import load_model
 from mvp_bench.identity import code_version
 from mvp_bench.io import lock, write_json
 from mvp_bench.models.record import read_record
+from mvp_bench.planning.store import CaseStore
 from mvp_bench.workspace import Workspace
 
 LIBRARIES = ("torch", "nnunetv2", "batchgenerators", "batchgeneratorsv2", "numpy", "scikit-learn")
@@ -36,6 +40,8 @@ class CellJob:
     record: dict[str, Any]
     patients: dict[str, str]
     """Test case -> patient."""
+    images: dict[str, str]
+    """Test case -> image whose header an exported prediction gets."""
 
 
 @dataclass(frozen=True)
@@ -78,36 +84,31 @@ def _run(job: CellJob) -> None:
     folder = job.tune.folder
     _reset_peak_memory()
     started = time.monotonic()
-    outcome = _fine_tune(job)
+    model = fit(job.tune)
+    table = _test(job)
     cost = {
         "wall_time_s": round(time.monotonic() - started, 2),
         "peak_memory_mb": _peak_memory_mb(),
-        "parameters": outcome.parameters,
-        "voxels_seen": outcome.voxels_seen,
+        "parameters": model.parameters,
+        "voxels_seen": model.voxels_seen,
         **_pretraining_cost(job.tune.pretrained),
     }
-    write_per_case(folder / "per_case.csv", outcome.table)
-    content = {**job.record, "config": _config(job), "load_report": outcome.load_report, "versions": versions()}
+    write_per_case(folder / "per_case.csv", table)
+    content = {**job.record, "config": _config(job), "load_report": model.load_report, "versions": versions()}
     write_json(folder / "cell.json", {**content, "cost": cost})
     for leftover in folder.glob("checkpoint_last.pt"):
         leftover.unlink()
     shutil.rmtree(folder / "nnunet", ignore_errors=True)
-    write_json(folder / "metrics.json", aggregate(outcome.table, job.record["kind"]))
+    write_json(folder / "metrics.json", aggregate(table, job.record["kind"]))
 
 
-def _fine_tune(job: CellJob) -> Outcome:
-    key = job.record["hashes"]["cell"]
-    if job.record["kind"] == "segmentation":
-        from mvp_bench.finetuning.segmentation import fine_tune_segmentation
-
-        return fine_tune_segmentation(job.tune, key, partial(_score_masks, job))
-    from mvp_bench.finetuning.classification import fine_tune_classification
-
-    return fine_tune_classification(job.tune, key, classification_rows)
-
-
-def _score_masks(job: CellJob, case: str, reference: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
-    return segmentation_rows(case, job.patients[case], reference, predicted, job.tune.regions)
+def _test(job: CellJob) -> pd.DataFrame:
+    tune = job.tune
+    model = load_model(tune.folder, tune.runtime, tune.key)
+    keep = isinstance(tune.config, SegmentationConfig) and tune.config.keep_predictions
+    export = Export(tune.folder / "predictions", job.images) if keep else None
+    with (tune.folder / "nnunet_output.txt").open("a") as sink, contextlib.redirect_stdout(sink):
+        return score_cases(model, CaseStore(tune.cases_folder, tune.arrays), tune.fold.test, job.patients, export)
 
 
 def _config(job: CellJob) -> dict[str, Any]:

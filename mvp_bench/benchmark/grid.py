@@ -72,8 +72,8 @@ class Cell:
             [
                 self.config_hash,
                 self.config.stem,
-                self.task.planned.store.hash,
-                self.task.planned.hash,
+                self.task.planned.store.key,
+                self.task.planned.key,
                 self.task.splits_hash,
                 self.task.fold_index,
                 self.task.label_fraction,
@@ -118,7 +118,7 @@ class Cell:
             "hashes": {
                 "data": block.data_hash,
                 "splits": self.task.splits_hash,
-                "plan": self.task.planned.hash,
+                "plan": self.task.planned.key,
                 "config": self.config_hash,
                 "encoder": self.pretraining_hash,
                 "cell": self.hash,

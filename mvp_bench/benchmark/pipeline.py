@@ -220,10 +220,10 @@ def _cell_job(workspace: Workspace, cell: Cell) -> CellJob:
     files = case_files(workspace, planned.card, planned.block)
     tune = FineTuneJob(
         task=planned.card.dataset_name,
-        plan_folder=planned.folder,
+        key=cell.hash,
+        plan=planned.plan,
         cases_folder=planned.cases,
-        labels={case: str(files[case].label) for case in fold.test if files[case].label},
-        images={case: next(str(path) for path in files[case].images if path) for case in fold.test},
+        arrays=planned.store.key,
         regions=dict(planned.block.regions),
         classes=list(planned.block.classes),
         fold=fold,
@@ -236,7 +236,8 @@ def _cell_job(workspace: Workspace, cell: Cell) -> CellJob:
         folder=cell.folder(workspace),
     )
     patients = {case: planned.block.cases[case].patient for case in fold.test}
-    return CellJob(workspace.root, tune, cell.record(), patients)
+    images = {case: next(str(path) for path in files[case].images if path) for case in fold.test}
+    return CellJob(workspace.root, tune, cell.record(), patients, images)
 
 
 def _run_grid(workspace: Workspace, cells: list[tuple[Cell, PretrainJob | None]], pool: Executor) -> BenchmarkRun:

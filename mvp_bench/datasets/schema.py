@@ -162,6 +162,8 @@ class DatasetBlock(_Strict):
     repairs: list[Repair] = []
     data_hash: str
     """SHA-256 over the names, sizes and contents' hashes of all files used: changes if any voxel does."""
+    key: str = ""
+    """Of all that the dataset was made from (see ``identity``)."""
     code_version: str
     provenance: dict[str, Any] = {}
     """Configuration of the phantom, or of the converter."""

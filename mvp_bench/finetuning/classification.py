@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from mvp_bench.config.groups import ClassificationConfig
-from mvp_bench.finetuning.job import FineTuneJob, Outcome, write_curve
+from mvp_bench.finetuning.classification_model import forward, read_whole
+from mvp_bench.finetuning.job import FineTuneJob, write_curve
+from mvp_bench.finetuning.model import ModelRecord, save_model
 from mvp_bench.finetuning.weights import load_into
-from mvp_bench.io import read_json
 from mvp_bench.models.heads import Classifier
 from mvp_bench.planning.store import CaseStore, Size
 from mvp_bench.registry import ENCODERS
@@ -27,14 +26,7 @@ from mvp_bench.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save
 from mvp_bench.training.runtime import Runtime
 from mvp_bench.training.seeds import INITIALISATION, epoch_seeds
 
-ScoreClasses = Callable[[Sequence[str], Sequence[str], Sequence[str], np.ndarray, Sequence[str]], pd.DataFrame]
-
-
-def read_whole(store: CaseStore, case: str, size: Size, shift: Size = (0, 0, 0)) -> np.ndarray:
-    """All channels of a case in a window of ``size`` voxels about its centre (moved by ``shift`` voxels)."""
-    shape = store.info(case).shape
-    start = tuple((n - s) // 2 + d for n, s, d in zip(shape, size, shift, strict=True))
-    return store.read(case, range(len(store.modalities)), start, size)  # type: ignore[arg-type]
+CONFIGURATION = "3d_fullres"  # planning's own constant brings nnU-Net, which takes seconds to import
 
 
 def augment(images: np.ndarray, generator: np.random.Generator, config: ClassificationConfig) -> np.ndarray:
@@ -50,13 +42,12 @@ def augment(images: np.ndarray, generator: np.random.Generator, config: Classifi
 class _Training:
     """State and loop of one fine-tuning."""
 
-    def __init__(self, job: FineTuneJob, job_hash: str, runtime: Runtime) -> None:
+    def __init__(self, job: FineTuneJob, runtime: Runtime) -> None:
         assert isinstance(job.config, ClassificationConfig)
-        self.job, self.config, self.job_hash = job, job.config, job_hash
+        self.job, self.config = job, job.config
         self.runtime = runtime
-        self.store = CaseStore(job.cases_folder)
-        plan = read_json(job.plan_folder / "plan.json")
-        self.size: Size = tuple(plan["configurations"]["3d_fullres"]["patch_size"])
+        self.store = CaseStore(job.cases_folder, job.arrays)
+        self.size: Size = tuple(job.plan["configurations"][CONFIGURATION]["patch_size"])
         torch.manual_seed(epoch_seeds(job.seed, INITIALISATION)[0])
         spec = ENCODERS[job.encoder]
         encoder = spec.build(len(self.store.modalities))
@@ -76,7 +67,7 @@ class _Training:
 
     def run(self) -> list[dict[str, float]]:
         """Train to the last epoch, going on from a checkpoint if there is one."""
-        checkpoint, identity = self.job.folder / CHECKPOINT_FILE, {"cell": self.job_hash}
+        checkpoint, identity = self.job.folder / CHECKPOINT_FILE, {"cell": self.job.key}
         start, curve = 0, []
         if state := load_checkpoint(checkpoint, identity):
             self.model.load_state_dict(state["model"])
@@ -136,7 +127,7 @@ class _Training:
             arrays.append(augment(images, generator, self.config) if self.config.augment else images)
         target = torch.tensor([self.job.classes.index(str(self.store.info(c).class_name)) for c in cases])
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self._forward(np.stack(arrays))
+        logits = forward(self.model, self.runtime, np.stack(arrays))
         loss = nn.functional.cross_entropy(logits, target.to(self.runtime.device))
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -145,42 +136,38 @@ class _Training:
         self.scaler.update()
         return float(loss.detach())
 
-    def _forward(self, images: np.ndarray) -> torch.Tensor:
-        data = torch.from_numpy(np.ascontiguousarray(images)).to(self.runtime.device)
-        if self.runtime.channels_last:
-            data = data.to(memory_format=torch.channels_last_3d)
-        with self.runtime.autocast():
-            return self.model(data).float()
 
-    def test(self) -> np.ndarray:
-        """Class probabilities (case, class) of the test cases, in their order."""
-        self.model.eval()
-        with torch.inference_mode():
-            logits = [self._forward(read_whole(self.store, case, self.size)[None])[0] for case in self.job.fold.test]
-        return torch.softmax(torch.stack(logits).double(), dim=1).cpu().numpy()
+def fit_classification(job: FineTuneJob) -> ModelRecord:
+    """Train on the job's training cases, and keep the last epoch's network in the job's folder.
 
-
-def fine_tune_classification(job: FineTuneJob, job_hash: str, score: ScoreClasses) -> Outcome:
-    """Train on the job's training cases and classify its test cases.
-
-    Args:
-        score: content of per_case.csv from (cases, patients, true classes, probabilities, class names).
+    Writes ``log.csv`` (the curve), ``model.safetensors`` and, last, ``model.json``.
 
     Raises:
         InputError: if the checkpoint to go on from is unreadable or of another job, or the weights do not fit.
     """
+    assert isinstance(job.config, ClassificationConfig)
     torch.set_num_threads(job.runtime.threads)
     job.folder.mkdir(parents=True, exist_ok=True)
-    training = _Training(job, job_hash, Runtime.resolve(job.runtime))
+    training = _Training(job, Runtime.resolve(job.runtime))
     curve = training.run()
     write_curve(job.folder / "log.csv", curve)
-    infos = [training.store.info(case) for case in job.fold.test]
-    voxels = int(np.prod(training.size)) * training.config.batch_size * training.steps_per_epoch
-    return Outcome(
-        table=score(
-            job.fold.test, [i.patient for i in infos], [str(i.class_name) for i in infos], training.test(), job.classes
-        ),
+    voxels = int(np.prod(training.size)) * job.config.batch_size * training.steps_per_epoch
+    record = ModelRecord(
+        key=job.key,
+        kind="classification",
+        task=job.task,
+        encoder=job.encoder,
+        modalities=training.store.modalities,
+        classes=job.classes,
+        arrays=job.arrays,
+        plan=job.plan,
+        inference={
+            "size": list(training.size),
+            "pooling_grid": job.config.pooling_grid,
+            "dropout": job.config.dropout,
+        },
         parameters=sum(p.numel() for p in training.model.parameters()),
-        voxels_seen=voxels * training.config.epochs,
+        voxels_seen=voxels * job.config.epochs,
         load_report=training.report,
     )
+    return save_model(job.folder, training.model, record)

@@ -1,9 +1,10 @@
-"""What a fine-tuning run is given and what it gives back; plain data that travel between processes."""
+"""What a fine-tuning run is given; plain data that travel between processes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,18 +15,18 @@ from mvp_bench.io import atomic_path
 
 @dataclass(frozen=True)
 class FineTuneJob:
-    """One training and its test."""
+    """One training."""
 
     task: str
     """DatasetNNN_Name."""
-    plan_folder: Path
-    """plans/DatasetNNN_Name."""
+    key: str
+    """Key of the cell: of everything that the trained network depends on."""
+    plan: dict[str, Any]
+    """The task's plan, whole."""
     cases_folder: Path
     """Preprocessed cases."""
-    labels: dict[str, str]
-    """Case -> mask file of the source (segmentation)."""
-    images: dict[str, str]
-    """Case -> image whose header an exported prediction gets (segmentation)."""
+    arrays: str
+    """Their key."""
     regions: dict[str, list[int]]
     classes: list[str]
     fold: Fold
@@ -37,21 +38,12 @@ class FineTuneJob:
     config: SegmentationConfig | ClassificationConfig
     runtime: RuntimeConfig
     folder: Path
-    """Where checkpoints and logs go."""
+    """Where checkpoints, logs and the trained network go."""
 
-
-@dataclass
-class Outcome:
-    """What fine-tuning found."""
-
-    table: pd.DataFrame
-    """Content of per_case.csv: test cases only."""
-    parameters: int
-    """Of the whole network."""
-    voxels_seen: int
-    """Input voxels of all training patches, one modality counted once."""
-    load_report: dict[str, int] = field(default_factory=dict)
-    """Encoder tensors loaded, adapted and new."""
+    @property
+    def kind(self) -> str:
+        """``segmentation`` or ``classification``."""
+        return "segmentation" if isinstance(self.config, SegmentationConfig) else "classification"
 
 
 def write_curve(path: Path, curve: list[dict[str, float]], *more_columns: str) -> None:

@@ -10,35 +10,33 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from mvp_bench.config.groups import SegmentationConfig
+from mvp_bench.datasets.prepared import BLOCK
 from mvp_bench.datasets.schema import Fold
-from mvp_bench.finetuning.export import write_prediction
-from mvp_bench.finetuning.job import FineTuneJob, Outcome, write_curve
+from mvp_bench.finetuning.job import FineTuneJob, write_curve
+from mvp_bench.finetuning.model import ModelRecord, save_model
 from mvp_bench.finetuning.weights import load_into
-from mvp_bench.io import read_json
+from mvp_bench.planning.nnunet_dataset import VerifiedDataset
+from mvp_bench.planning.planner import CONFIGURATION
 from mvp_bench.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from mvp_bench.training.runtime import Runtime
 from mvp_bench.training.seeds import INITIALISATION, epoch_seeds
 from mvp_bench.workspace import point_nnunet_results
 
-ScoreMasks = Callable[[str, np.ndarray, np.ndarray], pd.DataFrame]
+NNUNET_FOLDER, NNUNET_OUTPUT = "nnunet", "nnunet_output.txt"
+"""What nnU-Net writes of its own, and what it prints, in the job's folder."""
 
 
 class SegmentationTrainer(nnUNetTrainer):
@@ -60,8 +58,10 @@ class SegmentationTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = job.config.validation_iterations
         self.num_epochs = job.config.epochs
         self.enable_deep_supervision = job.config.deep_supervision
+        self.preprocessed_dataset_folder = str(job.cases_folder)
         _seed_everything(epoch_seeds(self.seed, INITIALISATION)[0])
         self.initialize()
+        self.dataset_class = VerifiedDataset
         self.runtime.place(self.network)
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
@@ -214,36 +214,6 @@ class SegmentationTrainer(nnUNetTrainer):
         outputs = [o.float() for o in (output if isinstance(output, (list, tuple)) else [output])]
         return self.loss(outputs, moved) if many else self.loss(outputs[0], moved[0])
 
-    def predict(self, case: str) -> np.ndarray:
-        """Label map (z, y, x) of a case on its source's grid in RAS."""
-        data, _, _, properties = self.dataset_class(self.preprocessed_dataset_folder, [case]).load_case(case)
-        self.set_deep_supervision_enabled(False)
-        predictor = nnUNetPredictor(
-            tile_step_size=self.config.tile_step,
-            use_mirroring=self.config.mirror,
-            device=self.device,
-            allow_tqdm=False,
-        )
-        predictor.manual_initialization(
-            self.network,
-            self.plans_manager,
-            self.configuration_manager,
-            None,
-            self.dataset_json,
-            type(self).__name__,
-            self.inference_allowed_mirroring_axes,
-        )
-        with self.runtime.autocast():
-            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:]))).cpu()
-        return convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits.float(),
-            self.plans_manager,
-            self.configuration_manager,
-            self.label_manager,
-            properties,
-            num_threads_torch=torch.get_num_threads(),
-        )
-
 
 class SeededLoader(nnUNetDataLoader):
     """nnU-Net's patch source; augmentation processes get torch seeds of their own (nnU-Net seeds NumPy's only)."""
@@ -288,13 +258,10 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def fine_tune_segmentation(job: FineTuneJob, job_hash: str, score: ScoreMasks) -> Outcome:
-    """Train on the job's training cases, predict and score its test cases on their source grids.
+def fit_segmentation(job: FineTuneJob) -> ModelRecord:
+    """Train on the job's training cases, and keep the last epoch's network in the job's folder.
 
-    Args:
-        score: rows of per_case.csv from (case, reference, prediction), two label maps of one shape.
-
-    Writes ``log.csv`` (the curve) and, if asked, ``predictions/<case>.nii.gz`` into the job's folder.
+    Writes ``log.csv`` (the curve), ``model.safetensors`` and, last, ``model.json``.
 
     Raises:
         InputError: if the checkpoint to go on from is unreadable or of another job, or the weights do not fit.
@@ -303,28 +270,33 @@ def fine_tune_segmentation(job: FineTuneJob, job_hash: str, score: ScoreMasks) -
     torch.set_num_threads(job.runtime.threads)
     runtime = Runtime.resolve(job.runtime)
     job.folder.mkdir(parents=True, exist_ok=True)
-    point_nnunet_results(job.folder / "nnunet")
-    plan = read_json(job.plan_folder / "plan.json")
-    dataset_json = read_json(job.plan_folder / "dataset.json")
-    with (job.folder / "nnunet_output.txt").open("a") as sink, contextlib.redirect_stdout(sink):
+    point_nnunet_results(job.folder / NNUNET_FOLDER)
+    block = job.plan[BLOCK]
+    with (job.folder / NNUNET_OUTPUT).open("a") as sink, contextlib.redirect_stdout(sink):
         trainer = SegmentationTrainer(
-            {**plan, "continue_training": False}, "3d_fullres", 0, dataset_json, runtime.device
+            {**job.plan, "continue_training": False}, CONFIGURATION, 0, dict(block["dataset_json"]), runtime.device
         )
         trainer.set_up(job, runtime)
-        report = load_into(trainer.network.encoder, job, plan["mvp_bench"]["modalities"])
-        curve = trainer.train(job.folder / CHECKPOINT_FILE, job_hash)
-        write_curve(job.folder / "log.csv", curve, "val_loss")
-        tables = []
-        for case in job.fold.test:
-            predicted = trainer.predict(case)
-            reference = NibabelIOWithReorient().read_seg(job.labels[case])[0][0]
-            tables.append(score(case, np.rint(reference).astype(np.int16), predicted))
-            if job.config.keep_predictions:
-                write_prediction(job.folder / "predictions" / f"{case}.nii.gz", predicted, Path(job.images[case]))
+        report = load_into(trainer.network.encoder, job, block["modalities"])
+        curve = trainer.train(job.folder / CHECKPOINT_FILE, job.key)
+    write_curve(job.folder / "log.csv", curve, "val_loss")
+    mirror_axes = trainer.inference_allowed_mirroring_axes if job.config.mirror else None
     patch_voxels = int(np.prod(trainer.configuration_manager.patch_size)) * trainer.batch_size
-    return Outcome(
-        table=pd.concat(tables, ignore_index=True),
+    record = ModelRecord(
+        key=job.key,
+        kind="segmentation",
+        task=job.task,
+        encoder=job.encoder,
+        modalities=list(block["modalities"]),
+        regions=job.regions,
+        arrays=job.arrays,
+        plan=job.plan,
+        inference={
+            "mirror_axes": None if mirror_axes is None else list(mirror_axes),
+            "tile_step": job.config.tile_step,
+        },
         parameters=sum(p.numel() for p in trainer.network.parameters()),
         voxels_seen=patch_voxels * job.config.epochs * job.config.iterations_per_epoch,
         load_report=report,
     )
+    return save_model(job.folder, trainer.network, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -13,21 +13,33 @@ import numpy as np
 from rich.table import Table
 
 from mvp_bench.config.groups import PlanningConfig
-from mvp_bench.datasets.prepared import load_block
+from mvp_bench.datasets.prepared import BLOCK, dataset_json_path, load_block
 from mvp_bench.datasets.schema import Card, DatasetBlock, resolve_path
-from mvp_bench.identity import code_version, hash_of
-from mvp_bench.io import lock, read_json, write_json
+from mvp_bench.errors import InputError
+from mvp_bench.identity import SHORT, code_version, counted, key_of
+from mvp_bench.io import lock, read_json, write_json, write_text
 from mvp_bench.planning.fingerprint import CaseFiles, fingerprint
 from mvp_bench.planning.picture import draw_regions
 from mvp_bench.planning.planner import CONFIGURATION, FixedEncoderPlanner, Topology
 from mvp_bench.planning.preprocess import preprocess_dataset, same_spacing
-from mvp_bench.planning.store import INDEX, CaseStore
+from mvp_bench.planning.store import AGAIN, CaseStore
 from mvp_bench.progress import console, log
+from mvp_bench.sealed import read_sealed, write_sealed
 from mvp_bench.workspace import Workspace
 
 NNUNET_VERSION = version("nnunetv2")
+NNUNET_FINGERPRINT = "dataset_fingerprint.json"
 REGIONS_PICTURE = "regions.png"
-PRETRAINING = "pretraining"  # configuration of a plan that holds the collection's common spacing
+ARRAYS = "arrays"
+"""Folder of a dataset's preprocessed cases, below plans/DatasetNNN_Name."""
+CURRENT = "current"
+"""File that names the newest plan folder, for people."""
+PRETRAINING = "pretraining"
+"""Configuration that holds the collection's common spacing."""
+NNUNET_FACTS = ("channel_names", "labels", "regions_class_order", "numTraining", "file_ending")
+"""Entries of dataset.json that nnU-Net needs for training and inference; they are kept in the plan."""
+NOT_PREPROCESSING = ("batch_size", "architecture", "patch_size", "median_image_size_in_voxels", "batch_dice")
+"""Entries of a plan's configuration that preprocessing does not look at."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +51,9 @@ class Planned:
     plan: dict[str, Any]
     fingerprint: dict[str, Any]
     folder: Path
-    """plans/DatasetNNN_Name."""
+    """plans/DatasetNNN_Name/<encoder>-<key>."""
     cases: Path
-    """Folder of the preprocessed cases."""
+    """plans/DatasetNNN_Name/arrays/<spacing>-<key>."""
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -49,12 +61,12 @@ class Planned:
 
     @cached_property
     def store(self) -> CaseStore:
-        return CaseStore(self.cases)
+        return CaseStore(self.cases, self.plan[BLOCK]["arrays"])
 
     @property
-    def hash(self) -> str:
-        """Of all that the plan was made from."""
-        return self.plan["mvp_bench"]["hash"]
+    def key(self) -> str:
+        """Changes with all that the plan was made from."""
+        return str(self.plan[BLOCK]["key"])
 
 
 def plan_dataset(
@@ -62,35 +74,28 @@ def plan_dataset(
 ) -> Planned:
     """Fingerprint, plan and preprocess a prepared dataset.
 
+    Every plan lies in a folder that bears its key, and so do the arrays; neither changes once it is written.
+
     Raises:
         InputError: if it is not prepared, or no patch fits the memory budget.
     """
-    folder = workspace.plan(card.dataset_name)
-    with lock(folder / "plan"):
+    base = workspace.plan(card.dataset_name)
+    with lock(base / "plan"):
         block = load_block(workspace, card)
         files = case_files(workspace, card, block)
-        found = _fingerprint(workspace, card, block, files, config, pool)
-        plan = _plan(workspace, card, block, topology, config, found)
-        cases = preprocess_dataset(
-            block,
-            files,
-            folder,
-            CONFIGURATION,
-            _label_spec(folder),
-            _arrays_hash(block, plan, CONFIGURATION),
-            pool,
-        )
+        found = _fingerprint(base, block, files, config, pool)
+        folder, plan = _plan(workspace, card, block, topology, config, found)
+        cases = _arrays(base, block, files, plan, CONFIGURATION, pool)
         planned = Planned(card, block, plan, found, folder, cases)
         _picture(planned)
+        write_text(base / CURRENT, folder.name + "\n")
     return planned
 
 
 def _picture(planned: Planned) -> None:
-    """``regions.png`` beside the plan, drawn anew whenever the arrays have changed."""
+    """``regions.png`` beside the plan."""
     path = planned.folder / REGIONS_PICTURE
-    if planned.card.kind != "segmentation":
-        return
-    if not path.is_file() or path.stat().st_mtime < (planned.cases / INDEX).stat().st_mtime:
+    if planned.card.kind == "segmentation" and not path.is_file():
         draw_regions(path, planned.store, planned.block.regions, planned.card.labels)
 
 
@@ -100,25 +105,34 @@ def preprocess_for_pretraining(
     """The dataset's cases at the spacing (z, y, x in mm) that all pre-training data share."""
     if same_spacing(spacing, planned.configuration["spacing"]):
         return planned.store
-    with lock(planned.folder / "plan"):
-        plan = read_json(planned.folder / "plan.json")
-        plan["configurations"][PRETRAINING] = {
-            **planned.configuration,
-            "data_identifier": f"plan_{PRETRAINING}",
-            "spacing": list(spacing),
-        }
-        write_json(planned.folder / "plan.json", plan)
+    base = workspace.plan(planned.card.dataset_name)
+    plan = {**planned.plan, "configurations": {PRETRAINING: {**planned.configuration, "spacing": list(spacing)}}}
+    with lock(base / "plan"):
         files = case_files(workspace, planned.card, planned.block)
-        folder = preprocess_dataset(
-            planned.block,
-            files,
-            planned.folder,
-            PRETRAINING,
-            _label_spec(planned.folder),
-            _arrays_hash(planned.block, plan, PRETRAINING),
-            pool,
-        )
-    return CaseStore(folder)
+        folder = _arrays(base, planned.block, files, plan, PRETRAINING, pool)
+    return CaseStore(folder, arrays_key(planned.block, plan["configurations"][PRETRAINING]))
+
+
+def _arrays(
+    base: Path,
+    block: DatasetBlock,
+    files: dict[str, CaseFiles],
+    plan: dict[str, Any],
+    configuration: str,
+    pool: Executor,
+) -> Path:
+    """The folder of a configuration's arrays, filled."""
+    settings = plan["configurations"][configuration]
+    key = arrays_key(block, settings)
+    spacing = "x".join(f"{edge:.2f}" for edge in settings["spacing"])
+    folder = base / ARRAYS / f"{spacing}-{key[:SHORT]}"
+    return preprocess_dataset(block, files, folder, key, plan, configuration, plan[BLOCK]["dataset_json"], pool)
+
+
+def arrays_key(block: DatasetBlock, configuration: dict[str, Any]) -> str:
+    """Key of preprocessed cases: of the dataset, and of what preprocessing takes from a plan's configuration."""
+    settings = {name: value for name, value in configuration.items() if name not in NOT_PREPROCESSING}
+    return key_of("plan", {"arrays": settings, "nnunetv2": NNUNET_VERSION}, {"dataset": block.key})
 
 
 def case_files(workspace: Workspace, card: Card, block: DatasetBlock) -> dict[str, CaseFiles]:
@@ -134,23 +148,29 @@ def case_files(workspace: Workspace, card: Card, block: DatasetBlock) -> dict[st
 
 
 def _fingerprint(
-    workspace: Workspace,
-    card: Card,
-    block: DatasetBlock,
-    files: dict[str, CaseFiles],
-    config: PlanningConfig,
-    pool: Executor,
+    base: Path, block: DatasetBlock, files: dict[str, CaseFiles], config: PlanningConfig, pool: Executor
 ) -> dict[str, Any]:
-    folder = workspace.plan(card.dataset_name)
-    key = hash_of([block.data_hash, sorted(files), config.foreground_samples])
-    target = folder / "fingerprint.json"
-    if target.is_file() and (found := read_json(target))["mvp_bench"].get("hash") == key:
+    """The fingerprint, taken once for all encoders; a damaged one is taken again."""
+    key = key_of("plan", {"fingerprint": config.foreground_samples}, {"dataset": block.key})
+    target = base / f"fingerprint-{key[:SHORT]}.json"
+    if (found := _sealed_with(target, key)) is not None:
         return found
     found = fingerprint(block, files, config.foreground_samples, pool)
-    found["mvp_bench"]["hash"] = key
-    write_json(folder / "dataset_fingerprint.json", found)  # the name stock nnU-Net looks for
-    write_json(target, found)
-    return found
+    found[BLOCK]["key"] = key
+    write_sealed(target, found)
+    return read_sealed(target, AGAIN)
+
+
+def _sealed_with(path: Path, key: str) -> dict[str, Any] | None:
+    """A record with this key in its block; ``None`` where it is not there, or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content = read_sealed(path, "it is made anew")
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+    return content if content[BLOCK].get("key") == key else None
 
 
 def _plan(
@@ -160,14 +180,21 @@ def _plan(
     topology: Topology,
     config: PlanningConfig,
     found: dict[str, Any],
-) -> dict[str, Any]:
-    folder = workspace.plan(card.dataset_name)
-    settings = {k: v for k, v in asdict(config).items() if k not in ("workers", "foreground_samples")}
-    key = hash_of([found["mvp_bench"]["hash"], settings, topology.architecture(), NNUNET_VERSION])
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of the plan, and the plan."""
+    base = workspace.plan(card.dataset_name)
+    settings = counted(config)
+    needs = {"dataset": block.key, "fingerprint": found[BLOCK]["key"]}
+    architecture = topology.architecture()
+    key = key_of("plan", {"planning": settings, "encoder": architecture, "nnunetv2": NNUNET_VERSION}, needs)
+    folder = base / f"{topology.name}-{key[:SHORT]}"
     target = folder / "plan.json"
-    if target.is_file() and (plan := read_json(target)).get("mvp_bench", {}).get("hash") == key:
-        return plan
-    write_json(folder / "dataset.json", read_json(workspace.dataset(card.dataset_name) / "dataset.json"))
+    if (plan := _sealed_with(target, key)) is not None:
+        return folder, plan
+    content = read_json(dataset_json_path(workspace, card))
+    write_json(folder / "dataset.json", content)
+    for path in (folder / "fingerprint.json", folder / NNUNET_FINGERPRINT, base / NNUNET_FINGERPRINT):
+        write_json(path, found)  # the last two are where stock nnU-Net looks
     planner = FixedEncoderPlanner(
         card.dataset_name,
         topology,
@@ -177,32 +204,35 @@ def _plan(
         whole_case=card.kind == "classification",
     )
     plan = planner.plan_experiment()
-    plan["mvp_bench"] = {
-        "hash": key,
-        "fingerprint": found["mvp_bench"]["hash"],
-        "data": block.data_hash,
+    plan[BLOCK] = {
+        "key": key,
+        "needs": needs,
+        "arrays": arrays_key(block, plan["configurations"][CONFIGURATION]),
         "encoder": topology.name,
         "orientation": "RAS",
         "axis_order": "zyx",
         "modalities": block.modalities,
         "memory_estimate_gb": planner.memory_estimate_gb(plan["configurations"][CONFIGURATION]),
         "settings": settings,
+        "dataset_json": {name: content[name] for name in NNUNET_FACTS if name in content},
         "code_version": code_version(),
     }
-    write_json(target, plan)
+    write_sealed(target, plan)
     log.debug("%s planned", card.dataset_name)
+    return folder, read_sealed(target, AGAIN)
+
+
+def load_plan(folder: Path, key: str) -> dict[str, Any]:
+    """The plan of a folder, verified.
+
+    Raises:
+        InputError: if it is damaged, or another one than that with this key.
+    """
+    path = folder / "plan.json"
+    plan = read_sealed(path, AGAIN)
+    if plan[BLOCK]["key"] != key:
+        raise InputError(path, found=f"a plan with the key {plan[BLOCK]['key'][:SHORT]}", expected=key, fix=AGAIN)
     return plan
-
-
-def _label_spec(folder: Path) -> dict[str, Any]:
-    content = read_json(folder / "dataset.json")
-    return {key: content[key] for key in ("labels", "regions_class_order") if key in content}
-
-
-def _arrays_hash(block: DatasetBlock, plan: dict[str, Any], configuration: str) -> str:
-    settings = plan["configurations"][configuration]
-    relevant = {k: v for k, v in settings.items() if k not in ("batch_size", "architecture", "patch_size")}
-    return hash_of([block.data_hash, relevant, NNUNET_VERSION])
 
 
 def planned_table(planned: list[Planned]) -> Table:
@@ -223,7 +253,7 @@ def planned_table(planned: list[Planned]) -> Table:
             _triple(c["spacing"], 2),
             _triple(c["patch_size"], 0),
             str(c["batch_size"]),
-            p.plan["mvp_bench"]["encoder"],
+            p.plan[BLOCK]["encoder"],
             f"{p.plan['mvp_bench']['memory_estimate_gb']:.2f}",
         )
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
+from collections.abc import Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,59 +12,67 @@ from typing import Any
 import numpy as np
 
 from mvp_bench.datasets.schema import DatasetBlock
-from mvp_bench.io import read_json, write_json, write_text
+from mvp_bench.errors import InputError
+from mvp_bench.identity import checksum_file
 from mvp_bench.parallel import run_all
 from mvp_bench.planning.fingerprint import CaseFiles, read_case
-from mvp_bench.planning.store import INDEX
+from mvp_bench.planning.properties import write_properties
+from mvp_bench.planning.store import ENTRIES, INDEX, PROPERTIES, RANGE_PERCENTILES, REFERENCE, entry_file
+from mvp_bench.planning.verify import verify_file
+from mvp_bench.progress import log
+from mvp_bench.sealed import CHECKSUM, read_sealed, write_sealed
 
+MASK_ENDING = "_seg"
+"""Stands behind a case's id in the name of its label map's file, as nnU-Net wants it."""
+LEVEL = 5
+"""Compression level, as nnU-Net's."""
 BLOCK_BYTES = 32 * 1024
 """Size in memory of a block, the smallest piece of a stored case that is decompressed: fits a core's first cache."""
 
 
 @dataclass(frozen=True)
-class CaseJob:
+class PreprocessJob:
     """All a worker needs to preprocess one case."""
 
     case: str
     files: CaseFiles
     folder: str
-    plan: str
-    """Path of plan.json."""
+    key: str
+    """Key of the arrays."""
+    plan: dict[str, Any]
     configuration: str
-    label_spec: dict[str, Any]
-    """dataset.json's ``labels`` and ``regions_class_order``."""
+    dataset_json: dict[str, Any]
+    """What nnU-Net needs of dataset.json, its labels above all."""
 
 
 def preprocess_dataset(
     block: DatasetBlock,
     files: dict[str, CaseFiles],
-    plan_folder: Path,
+    folder: Path,
+    key: str,
+    plan: dict[str, Any],
     configuration: str,
-    label_spec: dict[str, Any],
-    inputs_hash: str,
+    dataset_json: dict[str, Any],
     pool: Executor,
 ) -> Path:
     """Preprocess all cases of a dataset for one configuration of its plan; cases already done are kept.
 
     Args:
-        inputs_hash: of everything the arrays depend on. A folder made from other inputs is emptied first.
+        folder: of the arrays; bears their key in its name.
+        key: of everything the arrays depend on.
 
     Returns:
-        The folder with nnU-Net's ``<case>.b2nd``, ``<case>_seg.b2nd``, ``<case>.pkl`` and, last, ``index/index.json``.
+        The folder, with ``<case>.b2nd`` and ``<case>_seg.b2nd`` as nnU-Net has them, ``properties/<case>.msgpack``,
+        ``reference/<case>.b2nd`` (segmentation) and, last, ``index/index.json``.
     """
-    plan = read_json(plan_folder / "plan.json")
-    settings = plan["configurations"][configuration]
-    folder = plan_folder / settings["data_identifier"]
     index_file = folder / INDEX
-    if index_file.is_file() and read_json(index_file)["hash"] == inputs_hash:
+    if index_file.is_file() and _is_whole(index_file, key):
         return folder
-    marker = index_file.with_name("inputs")
-    if folder.exists() and not (marker.is_file() and marker.read_text() == inputs_hash):
-        shutil.rmtree(folder)
-    write_text(marker, inputs_hash)
+    _refuse_ambiguous(files)
+    for name in (f"{ENTRIES}/{{}}", PROPERTIES, REFERENCE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
     jobs = [
-        CaseJob(case, paths, str(folder), str(plan_folder / "plan.json"), configuration, label_spec)
-        for case, paths in files.items()
+        PreprocessJob(case, paths, str(folder), key, plan, configuration, dataset_json) for case, paths in files.items()
     ]
     entries = run_all(pool, preprocess_case, jobs, f"preprocess {block.card_name}")
     cases = {}
@@ -74,60 +82,112 @@ def preprocess_dataset(
             "patient": record.patient,
             "present": [m for m in block.modalities if record.images.get(m)],
             "class": record.class_name,
-            **entry,
+            **{name: value for name, value in entry.items() if name not in ("files", "key", CHECKSUM)},
         }
-    index = {"hash": inputs_hash, "spacing": settings["spacing"], "modalities": block.modalities, "cases": cases}
-    write_json(index_file, index)
+    spacing = plan["configurations"][configuration]["spacing"]
+    write_sealed(index_file, {"key": key, "spacing": spacing, "modalities": block.modalities, "cases": cases})
     return folder
 
 
-def preprocess_case(job: CaseJob) -> dict[str, Any]:
-    """Preprocess one case unless that is done; returns its shape and affine for the index."""
-    folder = Path(job.folder)
-    entry_file = (folder / INDEX).with_name(f"{job.case}.json")
-    if entry_file.is_file():
-        return read_json(entry_file)
+def _refuse_ambiguous(files: Collection[str]) -> None:
+    for case in files:
+        if case.removesuffix(MASK_ENDING) != case and case.removesuffix(MASK_ENDING) in files:
+            raise InputError(
+                f"case {case}",
+                found=f"the name of the file that holds the label map of case {case.removesuffix(MASK_ENDING)}",
+                expected=f"no two case ids of which one is the other with {MASK_ENDING} behind it",
+                fix="Rename one of them in the release or the table, and prepare the dataset again.",
+            )
 
-    import blosc2
+
+def _is_whole(index_file: Path, key: str) -> bool:
+    """Whether an index is there and right; a damaged one is made anew from the cases' entries."""
+    try:
+        return bool(read_sealed(index_file, "")["key"] == key)
+    except InputError:
+        return False
+
+
+def preprocess_case(job: PreprocessJob) -> dict[str, Any]:
+    """Preprocess one case unless that is done and its files are whole; returns its record for the index."""
+    folder = Path(job.folder)
+    known = _entry_of(job)
+    if known is not None:
+        return known
+
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(job.plan)
     configuration = manager.get_configuration(job.configuration)
     images, label, properties = read_case(job.files)
     data, seg, properties = DefaultPreprocessor(verbose=False).run_case_npy(
-        images, label, properties, manager, configuration, job.label_spec
+        images, label, properties, manager, configuration, job.dataset_json
     )
     for channel, path in enumerate(job.files.images):
         if path is None:
             data[channel] = 0
     data = data.astype(np.float32, copy=False)
-    seg = seg.astype(np.int16, copy=False)
     patch = tuple(configuration.patch_size)
-    blocks, chunks = blosc2_layout(data, patch)
-    blocks_seg, chunks_seg = blosc2_layout(seg, patch)
-    target = folder / job.case
-    for ending in (".b2nd", "_seg.b2nd", ".pkl"):  # left by a killed run
-        Path(f"{target}{ending}").unlink(missing_ok=True)
-    nnUNetDatasetBlosc2.save_case(
-        data,
-        seg,
-        properties,
-        str(target),
-        chunks=chunks,
-        blocks=blocks,
-        chunks_seg=chunks_seg,
-        blocks_seg=blocks_seg,
-        filters=[blosc2.Filter.SHUFFLE],
-    )
+    arrays = {f"{job.case}.b2nd": data, f"{job.case}_seg.b2nd": seg.astype(np.int16, copy=False)}
+    if label is not None:
+        arrays[REFERENCE.format(job.case)] = np.rint(label[0]).astype(np.int16)
+    for name, array in arrays.items():
+        save_array(folder / name, array, patch)
+    write_properties(folder / PROPERTIES.format(job.case), properties)
+    names = [*arrays, PROPERTIES.format(job.case)]
     entry = {
+        "key": job.key,
         "shape": list(data.shape[1:]),
         "affine": _affine(properties, data.shape[1:]).tolist(),
         "middle": _middle(properties).tolist(),
+        "ranges": [_range(channel) for channel in data],
+        "files": {name: checksum_file(folder / name) for name in names},
     }
-    write_json(entry_file, entry)
+    write_sealed(entry_file(folder, job.case), entry)
     return entry
+
+
+def _entry_of(job: PreprocessJob) -> dict[str, Any] | None:
+    """The record of a case that is done and whose files are what was written; ``None``: it is to be made (again)."""
+    folder = Path(job.folder)
+    path = entry_file(folder, job.case)
+    if not path.is_file():
+        return None
+    try:
+        entry = read_sealed(path, "")
+        for name, checksum in entry["files"].items():
+            verify_file(folder / name, checksum, "")
+    except InputError as error:
+        log.warning("%s; the case is preprocessed again", error)
+        return None
+    return entry if entry["key"] == job.key else None
+
+
+def save_array(path: Path, array: np.ndarray, patch: tuple[int, ...]) -> None:
+    """Write an array (C, z, y, x) or (z, y, x) as nnU-Net does (blosc2, LZ4HC), for fast reading of windows ``patch``.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    import blosc2
+
+    stored = array if array.ndim == 4 else array[None]
+    blocks, chunks = blosc2_layout(stored, patch)
+    path.unlink(missing_ok=True)  # left by a killed run
+    blosc2.asarray(
+        np.ascontiguousarray(array),
+        urlpath=str(path),
+        chunks=chunks[-array.ndim :],
+        blocks=blocks[-array.ndim :],
+        cparams={"codec": blosc2.Codec.LZ4HC, "clevel": LEVEL, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
+    )
+
+
+def _range(volume: np.ndarray) -> list[float]:
+    """Percentiles of an image's brain voxels; 0 and 1 where it has none."""
+    brain = volume[volume != 0]
+    return [float(v) for v in np.percentile(brain, RANGE_PERCENTILES)] if brain.size else [0.0, 1.0]
 
 
 def blosc2_layout(array: np.ndarray, patch: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -92,7 +92,7 @@ def collect_sources(
             source=p.block.source,
             excluded=(excluded or {}).get(p.card.id, frozenset()),
             licence=p.card.licence,
-            data_hash=store.hash,
+            data_hash=store.key,
         )
         if config.deduplicate is not None:
             source = without_duplicates(source, config.deduplicate, pool)

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from mvp_bench.errors import InputError
-from mvp_bench.io import read_json, write_json
 from mvp_bench.parallel import run_all
 from mvp_bench.planning.store import INDEX
 from mvp_bench.pretraining.sampling import PretrainSource, Size, StoreLike
 from mvp_bench.progress import log
+from mvp_bench.sealed import read_sealed, write_sealed
 
 CELLS = (5, 4, 4)
 """Along (z, y, x)."""
@@ -148,8 +148,8 @@ def hashes_of(source: PretrainSource, cases: Sequence[str], pool: Executor) -> d
     folder: Path | None = getattr(store, "folder", None)
     file = (folder / INDEX).with_name(HASHES_FILE) if folder else None
     known: dict[str, Hashes] = {}
-    if file is not None and file.is_file() and (content := read_json(file)).get("data") == source.data_hash:
-        known = content["cases"]
+    if file is not None and file.is_file():
+        known = _kept(file, source.data_hash)
     order = {modality: channel for channel, modality in enumerate(store.modalities)}
     jobs = []
     for case in cases:
@@ -161,8 +161,18 @@ def hashes_of(source: PretrainSource, cases: Sequence[str], pool: Executor) -> d
         made = run_all(pool, hash_case, jobs, f"hash {source.dataset}")
         known = {**known, **{job.case: hashes for job, hashes in zip(jobs, made, strict=True)}}
         if file is not None:
-            write_json(file, {"data": source.data_hash, "cases": known})
+            write_sealed(file, {"data": source.data_hash, "cases": known})
     return {case: known[case] for case in cases}
+
+
+def _kept(file: Path, key: str) -> dict[str, Hashes]:
+    """The hashes that were kept of the arrays with this key; none where the file is damaged: they are taken again."""
+    try:
+        content = read_sealed(file, "they are taken again")
+    except InputError as error:
+        log.warning("%s", error)
+        return {}
+    return dict(content["cases"]) if content.get("data") == key else {}
 
 
 def hash_case(job: HashJob) -> dict[str, str]:

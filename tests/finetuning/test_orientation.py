@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 
@@ -13,17 +12,15 @@ import torch
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from mvp_bench.benchmark.metrics import segmentation_rows
 from mvp_bench.config.profiles import SMOKE
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.datasets.schema import Card, Fold
-from mvp_bench.finetuning.job import FineTuneJob
-from mvp_bench.finetuning.segmentation import fine_tune_segmentation
 from mvp_bench.parallel import Inline
 from mvp_bench.planning.plan import case_files, plan_dataset
 from mvp_bench.registry import ENCODERS
 from mvp_bench.workspace import Workspace
+from tests.tuning import fine_tune_job, scored
 
 CODES = ["".join(code) for axes in permutations(("RL", "AP", "SI")) for code in product(*axes)]
 SPACINGS = ((1.0, 1.25, 2.0), (1.0, 1.25, 2.0), (1.3, 1.0, 1.6))
@@ -92,26 +89,10 @@ def test_a_marked_place_stays_where_it_is(workspace: Workspace, tmp_path: Path, 
     folder = workspace.results / "cell"
     assert not load_splits(workspace, card()).folds[0].val
     files = case_files(workspace, card(), planned.block)
-    job = FineTuneJob(
-        task="toy",
-        plan_folder=planned.folder,
-        cases_folder=planned.cases,
-        labels={case: str(files[case].label) for case in places},
-        images={case: str(files[case].images[0]) for case in places},
-        regions=dict(planned.block.regions),
-        classes=[],
-        fold=Fold(train=sorted(places)[:2], val=[], test=sorted(places)),
-        encoder="resenc-smoke",
-        pretrained=None,
-        stem="reinit",
-        seed=0,
-        config=replace(SMOKE.segmentation, epochs=1, iterations_per_epoch=1, validation_iterations=0,
-                       keep_predictions=True),
-        runtime=SMOKE.runtime,
-        folder=folder,
-    )  # fmt: skip
-    score = partial(lambda case, ref, pred: segmentation_rows(case, case, ref, pred, job.regions))
-    table = fine_tune_segmentation(job, "key", score).table
+    config = replace(SMOKE.segmentation, epochs=1, iterations_per_epoch=1, validation_iterations=0)
+    fold = Fold(train=sorted(places)[:2], val=[], test=sorted(places))
+    job = fine_tune_job(planned, fold, config, folder, seed=0)
+    table = scored(job, {case: str(files[case].images[0]) for case in places})
     assert table["dice"].min() > 0.7, "markers are found where their reference is"
     for index, (case, expected) in enumerate(places.items()):
         source = nib.load(release / case / "t1.nii.gz")

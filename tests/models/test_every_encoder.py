@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-from mvp_bench.benchmark.metrics import classification_rows, segmentation_rows
 from mvp_bench.config.groups import StemRule
 from mvp_bench.config.profiles import SMOKE
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.errors import InputError
-from mvp_bench.finetuning.classification import fine_tune_classification
 from mvp_bench.finetuning.job import FineTuneJob
-from mvp_bench.finetuning.segmentation import SegmentationTrainer, fine_tune_segmentation
-from mvp_bench.io import read_json
+from mvp_bench.finetuning.segmentation import SegmentationTrainer
 from mvp_bench.models.decoders import skip_free_decoder, unet_decoder
 from mvp_bench.models.networks.segmentation import EncoderUNet
 from mvp_bench.models.weights import aliases, encoder_state, initialise_encoder, load_state, save_encoder, stem_name
 from mvp_bench.parallel import Inline
-from mvp_bench.planning.plan import case_files, plan_dataset
+from mvp_bench.planning.plan import plan_dataset
 from mvp_bench.pretraining.census import take_census
 from mvp_bench.pretraining.method import Context, resolve_options
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
@@ -34,6 +30,7 @@ from mvp_bench.workspace import Workspace
 from tests.models.test_plain import network_of
 from tests.pretraining.fake_store import brains
 from tests.toy import toy_card, toy_dataset
+from tests.tuning import fine_tune_job, scored
 
 FAMILIES = ["plain-smoke", "unet3d-smoke", "uniformer-smoke", "swinunetr-smoke"]
 OWN_NETWORK = [name for name in FAMILIES if not name.startswith("plain")]
@@ -180,29 +177,12 @@ def job_for(workspace: Workspace, name: str, kind: str) -> FineTuneJob:
     assert np.prod(ENCODERS[name].deepest(planned.configuration["patch_size"])) > 1
     fold = load_splits(workspace, card).folds[0]
     fold = fold.model_copy(update={"val": [], "test": fold.test[:1]})
-    files = case_files(workspace, card, planned.block)
     config = (
         replace(SMOKE.segmentation, epochs=1, iterations_per_epoch=1, augment=False)
         if kind == "segmentation"
         else replace(SMOKE.classification, epochs=1)
     )
-    return FineTuneJob(
-        task=card.dataset_name,
-        plan_folder=planned.folder,
-        cases_folder=planned.cases,
-        labels={case: str(files[case].label) for case in fold.test},
-        images={case: str(files[case].images[0]) for case in fold.test},
-        regions=dict(planned.block.regions),
-        classes=list(planned.block.classes),
-        fold=fold,
-        encoder=name,
-        pretrained=None,
-        stem="reinit",
-        seed=0,
-        config=config,  # type: ignore[arg-type]
-        runtime=SMOKE.runtime,
-        folder=workspace.results / name,
-    )
+    return fine_tune_job(planned, fold, config, workspace.results / name, encoder=name, seed=0)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -216,20 +196,17 @@ def test_segmentation(workspace: Workspace, name: str, monkeypatch: pytest.Monke
         networks.append(self.network)
 
     monkeypatch.setattr(SegmentationTrainer, "set_up", note)
-    score = partial(lambda case, ref, pred: segmentation_rows(case, case, ref, pred, job.regions))
-    outcome = fine_tune_segmentation(job, "key", score)
-    assert len(outcome.table) == len(job.regions)
+    table = scored(job)
+    assert len(table) == len(job.regions)
     assert pd.read_csv(job.folder / "log.csv")["train_loss"].notna().all()
-    plan = read_json(job.plan_folder / "plan.json")
-    assert plan["mvp_bench"]["encoder"] == name
+    assert job.plan["mvp_bench"]["encoder"] == name
     assert set(encoder_state(networks[0].encoder)) == set(encoder_state(ENCODERS[name].build(2)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_classification(workspace: Workspace, name: str) -> None:
     job = job_for(workspace, name, "classification")
-    outcome = fine_tune_classification(job, "key", classification_rows)
-    assert outcome.table["case"].tolist() == job.fold.test
+    assert scored(job)["case"].unique().tolist() == job.fold.test
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from mvp_bench.config.profiles import SMOKE
 from mvp_bench.errors import InputError
 from mvp_bench.io import read_json
 from mvp_bench.parallel import Inline
+from mvp_bench.planning import preprocess
+from mvp_bench.planning.nnunet_dataset import VerifiedDataset
 from mvp_bench.planning.plan import plan_dataset, preprocess_for_pretraining
 from mvp_bench.planning.store import CaseStore
 from mvp_bench.registry import ENCODERS
@@ -88,12 +91,19 @@ def test_fingerprint_counts_modalities_and_classes(workspace: Workspace) -> None
 
 
 def test_stock_nnunet_trains_one_step_from_the_plan(workspace: Workspace) -> None:
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     result = planned(workspace)
     manager = PlansManager(str(result.folder / "plan.json"))
     assert manager.get_configuration("3d_fullres").patch_size == result.configuration["patch_size"]
+    for name in ("plan.json", "dataset.json"):  # where stock nnU-Net looks for them
+        shutil.copy(result.folder / name, workspace.plan(result.card.dataset_name) / name)
+    preprocessor = DefaultPreprocessor(verbose=False)
+    preprocessor.show_progress_bar = False
+    preprocessor.run(result.card.dataset_name, "3d_fullres", "plan", num_processes=1)
+    assert CaseStore(result.cases).cases == result.store.cases, "stock preprocessing leaves ours alone"
     plans = {**read_json(result.folder / "plan.json"), "continue_training": False}
     trainer = nnUNetTrainer(
         plans, "3d_fullres", 0, read_json(result.folder / "dataset.json"), device=torch.device("cpu")
@@ -121,10 +131,11 @@ def test_intensities_are_z_scored_inside_the_brain(workspace: Workspace) -> None
 
 def test_planning_again_changes_nothing(workspace: Workspace) -> None:
     first = planned(workspace)
-    stamps = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*") if p.is_file()}
+    base = workspace.plan(first.card.dataset_name)
+    stamps = {p: p.stat().st_mtime_ns for p in base.rglob("*") if p.is_file() and p.name != "current"}
     second = plan_dataset(workspace, first.card, SPEC, PLANNING, Inline())
     assert second.plan == first.plan
-    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*") if p.is_file() and p in stamps} == stamps
+    assert {p: p.stat().st_mtime_ns for p in base.rglob("*") if p.is_file() and p in stamps} == stamps
 
 
 def test_interrupted_preprocessing_goes_on(workspace: Workspace) -> None:
@@ -132,12 +143,12 @@ def test_interrupted_preprocessing_goes_on(workspace: Workspace) -> None:
     index = first.cases / "index" / "index.json"
     content = read_json(index)
     index.unlink()
-    (first.cases / "index" / "case03.json").unlink()  # as if killed while case03 was written
-    (first.cases / "case03.pkl").unlink()
+    (first.cases / "entries" / "case03.json").unlink()  # as if killed while case03 was written
+    (first.cases / "properties" / "case03.msgpack").unlink()
     kept = (first.cases / "case01.b2nd").stat().st_mtime_ns
     second = plan_dataset(workspace, first.card, SPEC, PLANNING, Inline())
     assert read_json(index) == content
-    assert (second.cases / "case03.pkl").is_file()
+    assert (second.cases / "properties" / "case03.msgpack").is_file()
     assert (second.cases / "case01.b2nd").stat().st_mtime_ns == kept
 
 
@@ -201,3 +212,82 @@ def test_a_picture_shows_every_region(workspace: Workspace, monkeypatch) -> None
     plan_dataset(workspace, plan.card, SPEC, PLANNING, Inline())
     assert not drawn, "a picture that is up to date is kept"
     assert not (planned(workspace, 902, kind="classification").folder / "regions.png").exists()
+
+
+def test_another_plan_makes_folders_of_its_own(workspace: Workspace) -> None:
+    first = planned(workspace)
+    before = {p: p.read_bytes() for folder in (first.folder, first.cases) for p in folder.rglob("*") if p.is_file()}
+    other = plan_dataset(workspace, first.card, SPEC, replace(PLANNING, memory_gb=0.05), Inline())
+    spaced = plan_dataset(workspace, first.card, SPEC, replace(PLANNING, spacing=(2.0, 2.0, 2.0)), Inline())
+    assert len({first.folder, other.folder, spaced.folder}) == 3
+    assert other.cases == first.cases != spaced.cases
+    assert (workspace.plan(first.card.dataset_name) / "current").read_text().strip() == spaced.folder.name
+    assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["case01.b2nd", "case01_seg.b2nd", "reference/case01.b2nd", "properties/case01.msgpack"]
+)
+def test_a_flipped_byte_is_noticed_when_the_file_is_opened(workspace: Workspace, name: str) -> None:
+    result = planned(workspace)
+    path = result.cases / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    store = CaseStore(result.cases)
+    with pytest.raises(InputError, match=str(path)):
+        store.read("case01", [0], (0, 0, 0), (4, 4, 4))
+        store.read_seg("case01", (0, 0, 0), (4, 4, 4))
+        store.reference("case01")
+        store.properties("case01")
+
+
+def test_what_is_damaged_is_made_anew_by_planning(workspace: Workspace) -> None:
+    first = planned(workspace)
+    before = {p: p.read_bytes() for p in first.cases.rglob("*") if p.is_file()}
+    (first.cases / "index" / "index.json").write_text("{")
+    (first.cases / "case02.b2nd").write_bytes((first.cases / "case01.b2nd").read_bytes())  # swapped
+    plan_dataset(workspace, first.card, SPEC, PLANNING, Inline())
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_arrays_of_another_folder_are_refused(workspace: Workspace) -> None:
+    one, other = planned(workspace, 901), planned(workspace, 902)
+    for name in ("index/index.json", "entries/case00.json"):
+        (one.cases / name).write_bytes((other.cases / name).read_bytes())
+    with pytest.raises(InputError, match="key"):
+        CaseStore(one.cases).info("case00")
+
+
+def test_properties_come_back_as_nnunet_made_them(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[dict] = []
+    write = preprocess.write_properties
+    monkeypatch.setattr(preprocess, "write_properties", lambda path, p: kept.append(p) or write(path, p))
+    result = planned(workspace)
+    found = result.store.properties("case00")
+    assert found.keys() == kept[0].keys()
+    assert found["class_locations"].keys() == kept[0]["class_locations"].keys()
+    for key, places in kept[0]["class_locations"].items():
+        np.testing.assert_array_equal(found["class_locations"][key], places)
+        assert found["class_locations"][key].dtype == places.dtype
+    rest = {k: v for k, v in kept[0].items() if k not in ("class_locations", "nibabel_stuff")}
+    assert {k: found[k] for k in rest} == rest
+    np.testing.assert_array_equal(
+        found["nibabel_stuff"]["original_affine"], kept[0]["nibabel_stuff"]["original_affine"]
+    )
+
+
+def test_the_reference_is_the_prepared_mask(workspace: Workspace) -> None:
+    import nibabel as nib
+
+    result = planned(workspace, orientation="LPS")
+    source = nib.as_closest_canonical(
+        nib.load(workspace.dataset(result.card.dataset_name) / "source/case00_seg.nii.gz")
+    )
+    np.testing.assert_array_equal(result.store.reference("case00"), np.asarray(source.dataobj).transpose(2, 1, 0))
+
+
+def test_nothing_is_pickled(workspace: Workspace) -> None:
+    result = planned(workspace)
+    assert not [p for p in result.cases.rglob("*") if p.suffix in (".pkl", ".pickle")]
+    assert "case00" in VerifiedDataset(str(result.cases)).identifiers
