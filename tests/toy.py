@@ -10,7 +10,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from mvp_bench.datasets.schema import Card
-from mvp_bench.identity import hash_of
 from mvp_bench.workspace import Workspace
 
 BLOCK = "mvp_bench"
@@ -94,8 +93,7 @@ def toy_dataset(
             "regions": card.regions,
             "classes": card.classes,
             "cases": records,
-            "data_hash": f"{seed}-{shape}-{spacing}-{cases}",
-            "key": hash_of([seed, shape, spacing, cases, missing, orientation, card]),
+            "data_hash": f"{seed}-{shape}-{spacing}-{cases}-{orientation}",
             "code_version": "test",
         },
     }

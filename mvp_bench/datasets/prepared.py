@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from mvp_bench.datasets.catalog import field_error
 from mvp_bench.datasets.schema import Card, DatasetBlock, Splits
 from mvp_bench.errors import InputError
-from mvp_bench.identity import hash_of
+from mvp_bench.identity import hash_of, key_of
 from mvp_bench.io import read_json
 from mvp_bench.workspace import Workspace
 
@@ -47,9 +47,25 @@ def load_block(workspace: Workspace, card: Card) -> DatasetBlock:
             fix="Prepare the dataset again.",
         )
     try:
-        return DatasetBlock.model_validate(content[BLOCK])
+        block = DatasetBlock.model_validate(content[BLOCK])
     except ValidationError as error:
         raise field_error(path, error) from error
+    return block.model_copy(update={"key": dataset_key(block)})
+
+
+def dataset_key(block: DatasetBlock) -> str:
+    """Key of a prepared dataset: of its files' contents, and of all that is known of its cases.
+
+    Where the files lie does not count, nor what was left out or mended: that shows in the contents.
+    """
+    cases = {
+        name: {**case.model_dump(mode="json", exclude={"images", "label"}), "present": case.modalities}
+        for name, case in block.cases.items()
+    }
+    facts = {"kind", "source", "modalities", "regions", "classes", "card_id"}
+    return key_of(
+        "prepare", {"cases": cases, **block.model_dump(mode="json", include=facts)}, {"data": block.data_hash}
+    )
 
 
 def load_splits(workspace: Workspace, card: Card) -> Splits:
