@@ -16,6 +16,7 @@ LAYERS = (
     "cli",
     "leaderboard",
     "benchmark",
+    "evaluation",
     "finetuning",
     "pretraining",
     "models",
@@ -26,7 +27,7 @@ LAYERS = (
     "datasets",
     BASE,
 )
-NNUNET = ("planning", "finetuning/segmentation.py", "workspace.py")
+NNUNET = ("planning", "finetuning/segmentation", "evaluation", "workspace.py")
 VERBS = ("mvp_prepare", "mvp_plan", "mvp_pretrain", "mvp_benchmark", "mvp_weights")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

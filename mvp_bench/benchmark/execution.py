@@ -108,7 +108,17 @@ def _test(job: CellJob) -> pd.DataFrame:
     keep = isinstance(tune.config, SegmentationConfig) and tune.config.keep_predictions
     export = Export(tune.folder / "predictions", job.images) if keep else None
     with (tune.folder / "nnunet_output.txt").open("a") as sink, contextlib.redirect_stdout(sink):
-        return score_cases(model, CaseStore(tune.cases_folder, tune.arrays), tune.fold.test, job.patients, export)
+        table = score_cases(model, CaseStore(tune.cases_folder, tune.arrays), tune.fold.test, job.patients, export)
+    return table if tune.kind == "segmentation" else _wide(table, tune.classes)
+
+
+def _wide(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """One row per case, a column per class: what the leaderboards still read."""
+    first = table.drop_duplicates("case").rename(columns={"truth": "class"})
+    wide = first[["case", "patient", "class", "predicted"]].reset_index(drop=True)
+    for name in classes:
+        wide[f"p_{name}"] = table[table["target"] == name]["probability"].to_numpy()
+    return wide
 
 
 def _config(job: CellJob) -> dict[str, Any]:

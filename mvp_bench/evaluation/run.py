@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mvp_bench.benchmark.metrics import classification_rows, segmentation_rows
+from mvp_bench.cells.per_case import classification_rows, segmentation_rows
 from mvp_bench.evaluation.export import write_prediction
 from mvp_bench.finetuning.model import TrainedModel
 from mvp_bench.planning.store import CaseStore
@@ -34,7 +34,7 @@ def score_cases(
         export: write predicted masks as NIfTI files (segmentation).
 
     Returns:
-        The content of per_case.csv.
+        The per-case table (``cells.per_case``).
 
     Raises:
         InputError: if an array is not what preprocessing wrote.
@@ -51,4 +51,5 @@ def _score_mask(model: TrainedModel, store: CaseStore, case: str, patient: str, 
     predicted = model.predict(store, case)
     if export is not None:
         write_prediction(export.folder / f"{case}.nii.gz", predicted, Path(export.images[case]))
-    return segmentation_rows(case, patient, store.reference(case), predicted, model.record.regions)
+    spacing = tuple(store.properties(case)["spacing"])
+    return segmentation_rows(case, patient, store.reference(case), predicted, model.record.regions, spacing)

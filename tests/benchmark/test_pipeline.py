@@ -60,20 +60,20 @@ def test_test_patients_stay_out_of_pretraining(toys: Workspace) -> None:
 
 
 def test_a_failed_cell_does_not_stop_the_others(toys: Workspace, monkeypatch) -> None:
-    original = execution._fine_tune
+    original = execution.fit
 
     def fail(job):
-        if job.record["method"] == "mae" and job.record["kind"] == "classification":
+        if job.pretrained and job.kind == "classification":
             raise RuntimeError("planted")
         return original(job)
 
-    monkeypatch.setattr(execution, "_fine_tune", fail)
+    monkeypatch.setattr(execution, "fit", fail)
     outcome = run_benchmark(toys, CONFIG, "smoke", [0])
     assert outcome.finished == 3
     assert [r.error for r in outcome.failed] == ["planted"]
     failure = read_json(outcome.failed[0].folder / "failure.json")
     assert failure["type"] == "RuntimeError" and "planted" in failure["traceback"]
-    monkeypatch.setattr(execution, "_fine_tune", original)
+    monkeypatch.setattr(execution, "fit", original)
     again = run_benchmark(toys, CONFIG, "smoke", [0])
     assert (again.finished, again.reused, again.failed) == (1, 3, [])
     assert not (outcome.failed[0].folder / "failure.json").exists()
