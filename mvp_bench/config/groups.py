@@ -7,7 +7,9 @@ Field docstrings are the command line's help texts. Method-specific fields live 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from mvp_bench.config.marks import DECIDED, KEEPING, LATER, PROCESSES, SHOWN
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 StemRule = Literal["reinit", "repeat", "by_modality"]
@@ -36,13 +38,13 @@ class CheckConfig:
     drift_tolerance: float = 0.5
     """Headers of equal shape whose corners lie at most this many voxels apart are repaired: the reference's is
     copied. More is an error."""
-    min_spacing_mm: float = 0.2
+    min_spacing_mm: Annotated[float, SHOWN] = 0.2
     """Voxel edges below this are warned of."""
-    max_spacing_mm: float = 10.0
+    max_spacing_mm: Annotated[float, SHOWN] = 10.0
     """Voxel edges above this are warned of."""
-    min_extent_mm: float = 80.0
+    min_extent_mm: Annotated[float, SHOWN] = 80.0
     """Fields of view below this (shortest edge) are warned of."""
-    max_extent_mm: float = 500.0
+    max_extent_mm: Annotated[float, SHOWN] = 500.0
     """Fields of view above this (longest edge) are warned of."""
 
 
@@ -108,12 +110,12 @@ class PreparationConfig:
 class OverlapConfig:
     """When two scans count as the same person."""
 
-    images: bool = True
+    images: Annotated[bool, DECIDED] = True
     """Compare perceptual hashes of the images, besides ids and crosswalks."""
-    hash_distance: float = 0.15
+    hash_distance: Annotated[float, DECIDED] = 0.15
     """Share of differing bits up to which two images are candidates for one scan. Measured on phantoms: one scan stored
     otherwise (turned by 10 degrees, resampled, gamma) at most 0.06; 530 different people 0.21 to 0.5."""
-    scan_correlation: float = 0.85
+    scan_correlation: Annotated[float, DECIDED] = 0.85
     """Correlation after registration from which a candidate pair counts as one scan. Measured: one scan at least 0.95;
     the most alike of 530 people 0.74."""
 
@@ -131,7 +133,7 @@ class PlanningConfig:
     """No patch axis is longer than this many voxels."""
     foreground_samples: int = 100_000_000
     """Voxels in all from which the fingerprint's intensity statistics are taken."""
-    workers: int = 4
+    workers: Annotated[int, PROCESSES] = 4
     """Processes that read and preprocess cases."""
 
 
@@ -141,7 +143,7 @@ class PretrainConfig:
 
     method: str = "brainmvp"
     """Registered pre-training method (see --list)."""
-    preset: str | None = None
+    preset: Annotated[str | None, DECIDED] = None
     """Named set of the method's fields (for brainmvp: mini, paper, official); default: the method's own defaults."""
     steps: int = 250_000
     """Optimiser steps."""
@@ -168,15 +170,15 @@ class PretrainConfig:
     """Decay per step of a running average of the weights, which is written instead of the last weights; 0: none."""
     compile: bool = False
     """Compile the networks (torch.compile): minutes at the start, faster steps on GPUs."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Annotated[int, KEEPING] = 1000
     """Steps between resumable checkpoints."""
-    log_every: int = 50
+    log_every: Annotated[int, KEEPING] = 50
     """Steps between log lines."""
-    workers: int = 4
+    workers: Annotated[int, PROCESSES] = 4
     """Processes that read patches; 0 reads in the training process."""
-    pictures_every: int = 0
+    pictures_every: Annotated[int, KEEPING] = 0
     """Steps between pictures (PNG) of inputs, reconstructions and templates; 0: none."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, SHOWN] = False
     """Write the log's lines for TensorBoard too (needs the package tensorboard)."""
 
 
@@ -188,7 +190,7 @@ class SegmentationConfig:
     """Epochs."""
     iterations_per_epoch: int = 250
     """Training steps per epoch."""
-    validation_iterations: int = 50
+    validation_iterations: Annotated[int, SHOWN] = 50
     """Validation patches per epoch (for the curve; no choice depends on them)."""
     learning_rate: float = 1e-2
     """Peak rate of SGD with Nesterov momentum; polynomial decay (0.9)."""
@@ -210,11 +212,12 @@ class SegmentationConfig:
     """Mirror in augmentation and in inference (test-time augmentation)."""
     tile_step: float = 0.5
     """Step of the sliding window as part of the patch."""
-    checkpoint_every: int = 10
+    checkpoint_every: Annotated[int, KEEPING] = 10
     """Epochs between resumable checkpoints."""
     workers: int = 6
-    """Augmentation processes; 0 augments in the training process."""
-    keep_predictions: bool = False
+    """Augmentation processes; 0 augments in the training process. Each draws from a seed of its own, so that results
+    are exactly repeatable for one value of it."""
+    keep_predictions: Annotated[bool, SHOWN] = False
     """Keep the predicted masks of the test cases (NIfTI) in the cell's folder."""
 
 
@@ -248,7 +251,7 @@ class ClassificationConfig:
     """Largest shift along each axis in voxels."""
     intensity_jitter: float = 0.1
     """Largest relative gain and absolute offset (in z-score units) of a modality."""
-    checkpoint_every: int = 10
+    checkpoint_every: Annotated[int, KEEPING] = 10
     """Epochs between resumable checkpoints."""
 
 
@@ -268,11 +271,11 @@ class RuntimeConfig:
 class StatisticsConfig:
     """Error bars of the leaderboards."""
 
-    bootstrap_samples: int = 2000
+    bootstrap_samples: Annotated[int, LATER] = 2000
     """Resamplings of the test cases for the 95 % intervals."""
-    confidence: float = 0.95
+    confidence: Annotated[float, LATER] = 0.95
     """Level of the intervals."""
-    winner_seeds: int = 3
+    winner_seeds: Annotated[int, LATER] = 3
     """A method is called better or worse than scratch only if both were run with at least this many seeds, or ..."""
-    winner_folds: int = 2
+    winner_folds: Annotated[int, LATER] = 2
     """... on at least this many folds."""

@@ -21,7 +21,8 @@ KEEPING = Outside("how often work is saved, logged or drawn changes nothing of i
 PLACES = Outside("where files lie changes nothing of what is in them")
 SHOWN = Outside("what is shown or kept besides changes no number")
 SELECTION = Outside("which work is asked for decides what is made, not how: each piece has a key of its own")
+DECIDED = Outside("what it stands for, or decides, enters in its place")
 FOR_PEOPLE = Outside("text for people to read")
 LATER = Outside("it enters what is computed from finished results, which is computed anew each time")
-REASONS = (PROCESSES, KEEPING, PLACES, SHOWN, SELECTION, FOR_PEOPLE, LATER)
+REASONS = (PROCESSES, KEEPING, PLACES, SHOWN, SELECTION, DECIDED, FOR_PEOPLE, LATER)
 """Every reason there is."""
