@@ -231,8 +231,8 @@ def _weights(workspace: Workspace, config: WeightsConfig, profile: str) -> int:
 
 def _benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str) -> int:
     from mvp_bench.benchmark.pipeline import run_benchmark, summary
-    from mvp_bench.leaderboard.tables import write_leaderboards
-    from mvp_bench.leaderboard.terminal import print_leaderboards
+    from mvp_bench.leaderboard.render.terminal import print_leaderboards
+    from mvp_bench.leaderboard.writing import write_leaderboards
 
     started = time.monotonic()
     seeds = config.seeds or tuple(range(config.seed, config.seed + PROFILES[profile].seeds))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mvp_bench.cells.files import write_failure, write_result
 from mvp_bench.cells.leak import leak_of, write_leak
-from mvp_bench.cells.per_case import classification_rows, columns_of
+from mvp_bench.cells.per_case import KEYS, classification_rows
 from mvp_bench.cells.record import CellCost, CellRecord, Machine
 from mvp_bench.cells.spec import CellSpec
 from mvp_bench.identity import hash_of
@@ -140,7 +140,7 @@ class CellFactory:
                     alarm = noise.random() < 0.3
                     score, reference, predicted = (0.0 if alarm else np.nan), 0, (17 if alarm else 0)
                 rows.append((case, patient, region, min(score, 1.0), reference, predicted))
-        return pd.DataFrame(rows, columns=list(columns_of("segmentation")))
+        return pd.DataFrame(rows, columns=[*KEYS, "dice", "reference_voxels", "predicted_voxels"])
 
     def _classification(self, spec: CellSpec) -> pd.DataFrame:
         task, noise = self._random(spec)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import traceback
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ class ScoreRecord(Strict):
     """None: undefined."""
     checksum: str = ""
     """Checksum of everything above."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stopped a cell."""
+
+    type: str
+    """Name of the exception."""
+    error: str
+    """Its message."""
+    when: str
+    """Time in UTC, ISO 8601; empty if unknown."""
 
 
 @dataclass(frozen=True, eq=False)  # tables have no single truth value
@@ -118,7 +131,8 @@ def write_failure(folder: Path, record: CellRecord, error: BaseException | str) 
     if isinstance(error, BaseException):
         kind, trace = type(error).__name__, "".join(traceback.format_exception(error))
     message = str(error) or kind
-    write_json(folder / FAILURE_FILE, {"error": message, "type": kind, "traceback": trace})
+    when = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    write_json(folder / FAILURE_FILE, {"error": message, "type": kind, "when": when, "traceback": trace})
 
 
 def read_result(folder: Path) -> Result:
@@ -130,9 +144,9 @@ def read_result(folder: Path) -> Result:
         OlderFormatError: for a cell of an older version.
         InputError: naming the file that is missing or not what was written.
     """
-    content, table = (_bytes(folder / name) for name in (CELL_FILE, PER_CASE_FILE))
+    content = _bytes(folder / CELL_FILE)
     fields = _fields(content, folder)
-    scores = _scores(folder)
+    scores, table = _scores(folder), _bytes(folder / PER_CASE_FILE)
     for name, data in ((CELL_FILE, content), (PER_CASE_FILE, table)):
         if xxhash.xxh3_128(data).hexdigest() != scores.checksums.get(name):
             raise _changed(folder / name)
@@ -156,8 +170,8 @@ def read_record(folder: Path) -> CellRecord:
     return _record(fields, folder)
 
 
-def read_failure(folder: Path) -> tuple[str, str] | None:
-    """Type and message of what stopped a cell; None if nothing did.
+def read_failure(folder: Path) -> Failure | None:
+    """What stopped a cell; None if nothing did.
 
     Raises:
         InputError: if the file is damaged.
@@ -168,7 +182,7 @@ def read_failure(folder: Path) -> tuple[str, str] | None:
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(path, found=f"a {type(content).__name__}", expected="a JSON object", fix=AGAIN)
-    return str(content.get("type", "")), str(content.get("error", ""))
+    return Failure(*(str(content.get(name, "")) for name in ("type", "error", "when")))
 
 
 def is_finished(folder: Path, key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,8 @@ from mvp_bench.metrics.estimators import MEAN
 from mvp_bench.metrics.registry import TaskKind, ranking_metric
 from mvp_bench.workspace import Workspace
 
+Name = Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
+"""Part of a folder's name."""
 Filling = Literal["zero", "template", "left_out"]
 
 
@@ -38,12 +40,12 @@ class CellNeeds(Strict):
 class CellSpec(Strict):
     """One training and its test: whatever its result depends on, and nothing else."""
 
-    task: str
+    task: Name
     """DatasetNNN_Name."""
     kind: TaskKind
     source: Literal["real", "phantom"]
-    method: str
-    encoder: str
+    method: Name
+    encoder: Name
     """Preset."""
     mode: Literal["finetune"] = "finetune"
     """What is trained: all weights."""
@@ -51,7 +53,7 @@ class CellSpec(Strict):
     """How it is trained."""
     label_budget: float = Field(default=1.0, gt=0, le=1)
     """Share of the training patients that are used."""
-    stem: str
+    stem: Name
     """How pre-trained weights reach a first convolution with another number of modalities."""
     fold: int = Field(ge=0)
     seed: int

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mvp_bench.benchmark.metrics import CLASSIFICATION_METRICS
 from mvp_bench.config.groups import StatisticsConfig
-from mvp_bench.leaderboard.entries import Entry, Panel, common_rows
-from mvp_bench.leaderboard.estimators import MEAN
-from mvp_bench.leaderboard.statistics import REFERENCE, Bootstrap, bootstrap, holm, ranks, verdict
+from mvp_bench.leaderboard.panels import Entry, Panel, common_rows
+from mvp_bench.leaderboard.statistics import REFERENCE, Bootstrap, bootstrap, holm, ranks, resamples, verdict
+from mvp_bench.metrics.estimators import FloatArray
+from mvp_bench.metrics.registry import Metric
 from mvp_bench.registry import SCRATCH
 
 NAN = float("nan")
 
 
 @dataclass
-class Result:
-    """One entry in one metric or region: a row of a leaderboard, without the counts."""
+class Standing:
+    """One entry in one metric or region: a row of a leaderboard, without the counts.
+
+    Differences are gains: positive is better, also of a metric whose low values are the better ones.
+    """
 
     mean: float = NAN
     ci_low: float = NAN
@@ -33,12 +36,16 @@ class Result:
     verdict: str = ""
 
 
-def result_names(panel: Panel) -> tuple[str, ...]:
-    """What the panel's rows are about: "mean" and the regions, or the classification metrics."""
-    return (MEAN, *panel.key.targets) if panel.key.kind == "segmentation" else CLASSIFICATION_METRICS
+@dataclass(frozen=True)
+class About:
+    """What a row is about."""
+
+    metric: str
+    part: str
+    """Region, "mean" over regions, or "" for a metric that has no parts."""
 
 
-def evaluate(panel: Panel, config: StatisticsConfig, seed: int) -> list[dict[str, Result]]:
+def evaluate(panel: Panel, config: StatisticsConfig, seed: int) -> dict[About, list[Standing]]:
     """Evaluate all entries of a panel.
 
     Args:
@@ -47,79 +54,107 @@ def evaluate(panel: Panel, config: StatisticsConfig, seed: int) -> list[dict[str
         seed: of the resampling.
 
     Returns:
-        For each of ``panel.entries``, in order: metric or region -> result.
+        Metric and region -> standing of each of ``panel.entries``, in order.
     """
-    evaluation = _Evaluation(panel, config, seed)
-    rows = [evaluation.row(entry) for entry in panel.entries]
-    for column, name in enumerate(result_names(panel)):
-        results = [row[name] for row in rows]
-        for result, corrected in zip(results, holm([result.p_holm for result in results]), strict=True):
-            result.p_holm = corrected
-        for result, rank in zip(results, ranks([result.mean for result in results]), strict=True):
-            result.rank = rank
-        evaluation.mark_ties(results, column)
-    return rows
+    weights = _Weights(panel, config, seed)
+    found: dict[About, list[Standing]] = {}
+    for metric in panel.metrics():
+        evaluation = _Evaluation(panel, metric, config, weights)
+        by_entry = [evaluation.row(entry) for entry in panel.entries]
+        for column, part in enumerate(metric.parts(panel.key.targets)):
+            standings = [row[column] for row in by_entry]
+            evaluation.rank(standings, column)
+            found[About(metric.name, part)] = standings
+    return found
 
 
-class _Evaluation:
-    """The bootstrap of every entry of a panel, made once, and the pairs drawn from them."""
+class _Weights:
+    """The resamples of a panel: the same for all entries and metrics with as many patients, made once."""
 
     def __init__(self, panel: Panel, config: StatisticsConfig, seed: int) -> None:
         self._panel, self._config, self._seed = panel, config, seed
-        self._whole = {entry: self._bootstrap(entry.rows) for entry in panel.entries if entry.cells}
+        self._made: dict[int, FloatArray] = {}
 
-    def row(self, entry: Entry) -> dict[str, Result]:
+    def __getitem__(self, n_patients: int) -> FloatArray:
+        key = self._panel.key
+        if n_patients not in self._made:
+            self._made[n_patients] = resamples(n_patients, self._config, self._seed, key.task, key.kind)
+        return self._made[n_patients]
+
+
+class _Evaluation:
+    """One metric of a panel: the bootstrap of every entry, made once, and the pairs drawn from them."""
+
+    def __init__(self, panel: Panel, metric: Metric, config: StatisticsConfig, weights: _Weights) -> None:
+        self._panel, self._metric, self._config, self._weights = panel, metric, config, weights
+        self._sign = 1.0 if metric.direction == "higher" else -1.0
+        self._whole = {e: self._bootstrap(e.rows) for e in panel.entries if e.measures(metric)}
+
+    def row(self, entry: Entry) -> list[Standing]:
         """Everything about an entry that does not depend on the other methods; ``p_holm`` is still uncorrected."""
-        names = result_names(self._panel)
+        parts = self._metric.parts(self._panel.key.targets)
         if entry not in self._whole:
-            return {name: Result(verdict=_why_nothing(entry)) for name in names}
+            silent = "not measured when the cells were made" if entry.cells else _why_nothing(entry)
+            return [Standing(verdict=silent) for _ in parts]
         own = self._whole[entry]
-        row = {
-            name: Result(float(value), float(low), float(high))
-            for name, value, (low, high) in zip(names, own.value, own.intervals(self._config.confidence), strict=True)
-        }
+        row = [
+            Standing(float(value), float(low), float(high))
+            for value, (low, high) in zip(own.value, own.intervals(self._config.confidence), strict=True)
+        ]
         scratch = self._panel.scratch_of(entry)
         difference = self._paired(entry, scratch) if scratch and entry.key.method != SCRATCH else None
         if scratch is None or difference is None:
-            silent = REFERENCE if entry.key.method == SCRATCH else "no scratch to compare with"
-            for result in row.values():
-                result.verdict = silent
+            for standing in row:
+                standing.verdict = REFERENCE if entry.key.method == SCRATCH else "no scratch to compare with"
             return row
-        common = entry.runs & scratch.runs
-        n_seeds, n_folds = (len({run[axis] for run in common}) for axis in (0, 1))
-        n_missing = len(self._panel.runs - entry.runs)
+        self._compare(entry, scratch, difference, row)
+        return row
+
+    def rank(self, standings: list[Standing], column: int) -> None:
+        """Correct the p values of a metric or region, rank its entries, and mark those that the data cannot tell from
+        the best one: their paired interval reaches zero."""
+        for standing, corrected in zip(standings, holm([s.p_holm for s in standings]), strict=True):
+            standing.p_holm = corrected
+        for standing, rank in zip(standings, ranks([self._sign * s.mean for s in standings]), strict=True):
+            standing.rank = rank
+        if all(np.isnan(standing.rank) for standing in standings):
+            return
+        best = self._panel.entries[int(np.nanargmin([standing.rank for standing in standings]))]
+        for entry, standing in zip(self._panel.entries, standings, strict=True):
+            difference = None if np.isnan(standing.rank) else self._paired(entry, best)
+            if difference is not None:
+                high = difference.intervals(self._config.confidence)[column][1]
+                standing.tied_with_best = "" if np.isnan(high) else "yes" if high >= 0 else "no"
+
+    def _compare(self, entry: Entry, scratch: Entry, difference: Bootstrap, row: list[Standing]) -> None:
+        common = entry.pairs & scratch.pairs
+        n_seeds, n_folds = (len({pair[axis] for pair in common}) for axis in (0, 1))
+        n_missing = self._panel.missing(entry)
         columns = zip(
             difference.value, difference.intervals(self._config.confidence), difference.signed_rank_p(), strict=True
         )
-        for result, (value, (low, high), p) in zip(row.values(), columns, strict=True):
-            result.difference_to_scratch = float(value)
-            result.diff_ci_low, result.diff_ci_high, result.p_holm = float(low), float(high), p
-            result.verdict = verdict(low, high, n_seeds, n_folds, n_missing, self._config)
-        return row
-
-    def mark_ties(self, results: list[Result], column: int) -> None:
-        """Mark the entries that the data cannot tell from the best one: their paired interval reaches zero."""
-        if all(np.isnan(result.rank) for result in results):
-            return
-        best = self._panel.entries[int(np.nanargmin([result.rank for result in results]))]
-        for entry, result in zip(self._panel.entries, results, strict=True):
-            difference = None if np.isnan(result.rank) else self._paired(entry, best)
-            if difference is not None:
-                high = difference.intervals(self._config.confidence)[column][1]
-                result.tied_with_best = "" if np.isnan(high) else "yes" if high >= 0 else "no"
+        for standing, (value, (low, high), p) in zip(row, columns, strict=True):
+            standing.difference_to_scratch = float(value)
+            standing.diff_ci_low, standing.diff_ci_high, standing.p_holm = float(low), float(high), p
+            standing.verdict = verdict(low, high, n_seeds, n_folds, n_missing, self._config)
 
     def _paired(self, entry: Entry, other: Entry) -> Bootstrap | None:
-        """``entry`` minus ``other`` on the runs and cases that both have; None if they share none."""
+        """How much better ``entry`` is than ``other`` on the runs and cases that both have; None if they share none, or
+        one of them is not measured."""
+        if entry not in self._whole or other not in self._whole:
+            return None
         left, right = common_rows(entry, other)
         if left.empty:
             return None
         if len(left) == len(entry.rows) and len(right) == len(other.rows):
-            return self._whole[entry].minus(self._whole[other])
-        return self._bootstrap(left).minus(self._bootstrap(right))
+            pair = self._whole[entry], self._whole[other]
+        else:
+            pair = self._bootstrap(left), self._bootstrap(right)
+        return pair[0].minus(pair[1]) if self._sign > 0 else pair[1].minus(pair[0])
 
     def _bootstrap(self, rows: pd.DataFrame) -> Bootstrap:
-        key = self._panel.key
-        return bootstrap(self._panel.estimator(rows), self._config, self._seed, key.task, key.kind)
+        estimator = self._metric.estimator(rows, self._panel.key.targets)
+        return bootstrap(estimator, self._weights[len(estimator.patients)])
 
 
 def _why_nothing(entry: Entry) -> str:

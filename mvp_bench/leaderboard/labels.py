@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-METRIC_NAMES = {
-    "dice": "mean Dice",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC",
-    "f1": "macro F1",
-}
+from mvp_bench.metrics.registry import METRICS
+
+_TELL_APART = (
+    *("encoder", "schedule", "stem", "filled", "device", "precision", "threads", "plan_key", "arrays_key"),
+    *("comparison_key", "recipe_key", "encoder_key", "weights"),
+)
+
+
+def metric_label(name: str) -> str:
+    """A metric's name for people."""
+    return METRICS[name].label
 
 
 def entry_labels(rows: pd.DataFrame) -> pd.Series:
@@ -20,26 +24,26 @@ def entry_labels(rows: pd.DataFrame) -> pd.Series:
         rows: leaderboard rows of one condition; one column ``task``, unique per task and entry.
     """
     labels = rows["method"].astype(str)
-    for extra in ("encoder", "stem", "plan_hash", "config_hash", "encoder_hash"):
+    for extra in _TELL_APART:
         if extra not in rows:
             continue
         values = rows[extra].astype(str)
-        ambiguous = pd.DataFrame({"task": rows["task"], "label": labels}).duplicated(keep=False)
+        same = [rows[name] for name in ("task", "dataset_key", "splits_key") if name in rows]
         # What differs between tasks only (segmentation and classification have other settings) tells no rows apart.
-        varied = values[ambiguous].groupby([rows["task"][ambiguous], labels[ambiguous]]).nunique()
+        varied = values.groupby([*same, labels]).transform("nunique")
         # All rows of such a name, so that a method is called the same on every task.
-        named = labels.isin(varied.index[varied > 1].get_level_values(1))
+        named = labels.isin(labels[varied > 1])
         labels = labels.where(~named, labels + " " + values.str.slice(0, 12))
     return labels
 
 
-def condition_label(source: str, profile: str, mode: str, label_fraction: float) -> str:
-    """For example ``phantom data, profile mini`` (mode and label fraction only where they are not the usual)."""
+def condition_label(source: str, profile: str, mode: str, label_budget: float) -> str:
+    """``phantom data, profile mini``, say (mode and label budget only where they are not the usual)."""
     text = f"{source} data, profile {profile}"
-    if mode != "full":
+    if mode != "finetune":
         text += f", {mode}"
-    if label_fraction != 1:
-        text += f", {100 * label_fraction:g} % of the labels"
+    if label_budget != 1:
+        text += f", {100 * label_budget:g} % of the labels"
     return text
 
 

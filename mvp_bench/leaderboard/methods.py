@@ -6,23 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from mvp_bench.leaderboard.cells import Cells
+from mvp_bench.leaderboard.columns import METHOD_COLUMNS
+from mvp_bench.leaderboard.reading import Cells
 from mvp_bench.registry import METHODS, SCRATCH
 
-METHOD_COLUMNS = (
-    "method",
-    "title",
-    "what",
-    "intensity",
-    "modalities",
-    "views",
-    "heads",
-    "transferred",
-    "deviations",
-    "budget",
-    "citation",
-    "licence_note",
-)
 BETWEEN = "; "
 """Between the entries of a list."""
 
@@ -32,7 +19,7 @@ def methods_table(cells: Cells) -> pd.DataFrame:
 
     What is not registered (any more), and imported weights, which declare nothing, have empty fields.
     """
-    names = {cell.record.method for cell in cells.finished} | {cell.method for cell in cells.open}
+    names = {cell.spec.method for cell in cells.finished} | {cell.method for cell in cells.open}
     rows = [_facts(name) for name in sorted(names, key=lambda name: (name != SCRATCH, name))]
     return pd.DataFrame(rows, columns=list(METHOD_COLUMNS))
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from mvp_bench.config.groups import StatisticsConfig
-from mvp_bench.leaderboard.estimators import Estimator, FloatArray
+from mvp_bench.metrics.estimators import Estimator, FloatArray
 
 NO_INTERVAL = (float("nan"), float("nan"))
 
@@ -106,7 +106,7 @@ def ranks(scores: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A metric per region, or several metrics, of one entry or of a difference of two (M columns)."""
+    """A metric of one entry, or of a difference of two, in its M parts (regions, say)."""
 
     patients: tuple[str, ...]
     """The P test patients."""
@@ -137,11 +137,16 @@ class Bootstrap:
         return [signed_rank_p(column) for column in self.patient_scores.T]
 
 
-def bootstrap(estimator: Estimator, config: StatisticsConfig, seed: int, task: str, metric: str) -> Bootstrap:
-    """Evaluate an entry on its test set and on :func:`resamples` of its patients."""
-    n = len(estimator.patients)
-    draws = estimator.estimate(resamples(n, config, seed, task, metric))
-    return Bootstrap(estimator.patients, estimator.estimate(np.ones((1, n)))[0], draws, estimator.patient_scores())
+def bootstrap(estimator: Estimator, weights: FloatArray) -> Bootstrap:
+    """Evaluate an entry on its test set and on resamples of its patients.
+
+    Args:
+        estimator: a metric of the entry.
+        weights: (B, P) of :func:`resamples`.
+    """
+    once = np.ones((1, len(estimator.patients)))
+    draws, value = estimator.estimate(weights), estimator.estimate(once)[0]
+    return Bootstrap(estimator.patients, value, draws, estimator.patient_scores())
 
 
 BETTER = "better than scratch"

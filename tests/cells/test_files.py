@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -242,11 +243,15 @@ def test_a_failure_says_what_and_where(cells) -> None:
         raise ValueError("planted")
     except ValueError as error:
         write_failure(folder, record, error)
-    assert read_failure(folder) == ("ValueError", "planted")
+    failure = read_failure(folder)
+    assert failure is not None and (failure.type, failure.error) == ("ValueError", "planted")
+    assert datetime.fromisoformat(failure.when).tzinfo is not None
     assert "test_files.py" in read_json(folder / FAILURE_FILE)["traceback"]
     assert read_record(folder) == record and not is_finished(folder, record.key)
     write_failure(folder, record, "pre-training failed")
-    assert read_failure(folder) == ("InputError", "pre-training failed")
+    later = read_failure(folder)
+    assert later is not None and (later.type, later.error) == ("InputError", "pre-training failed")
+    assert later.when >= failure.when
     write_result(folder, record, cells.rows(record.spec))
     assert read_failure(folder) is None
 

@@ -89,6 +89,9 @@ def test_the_place_names_the_coordinates(cells) -> None:
         ({"label_budget": 0}, "label_budget"),
         ({"label_budget": 1.5}, "label_budget"),
         ({"unknown": 1}, "unknown"),
+        ({"stem": "../x"}, "stem"),
+        ({"encoder": "a/b"}, "encoder"),
+        ({"encoder": ""}, "encoder"),
         ({"fold": -1}, "fold"),
     ],
 )

@@ -9,19 +9,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from mvp_bench.cells.leak import leak_of, write_leak
 from mvp_bench.config.groups import StatisticsConfig
-from mvp_bench.leaderboard import figures
-from mvp_bench.leaderboard.cells import read_cells
 from mvp_bench.leaderboard.labels import condition_label, entry_labels, task_label
 from mvp_bench.leaderboard.overall import ranking_rows
-from mvp_bench.leaderboard.tables import Leaderboards, build_leaderboards
-from mvp_bench.leaderboard.terminal import print_leaderboards
+from mvp_bench.leaderboard.reading import Current, CurrentData, read_cells
+from mvp_bench.leaderboard.render.figure import FigureSizes, draw, leaderboard_figure
+from mvp_bench.leaderboard.render.terminal import print_leaderboards
+from mvp_bench.leaderboard.tables import build_leaderboards
+from mvp_bench.leaderboard.view import Leaderboards
 
 PED, ISLES, ADNI = "Dataset501_BraTS2023-PED", "Dataset503_ISLES22", "Dataset512_ADNI"
 
 
-def build(cells) -> Leaderboards:
-    return build_leaderboards(read_cells(cells.workspace.cells), StatisticsConfig(bootstrap_samples=200), 0)
+def build(cells, current: Current | None = None) -> Leaderboards:
+    return build_leaderboards(read_cells(cells.workspace.cells, current), StatisticsConfig(bootstrap_samples=200), 0)
 
 
 def printed(boards: Leaderboards, ansi: bool = False) -> str:
@@ -33,7 +35,7 @@ def printed(boards: Leaderboards, ansi: bool = False) -> str:
 
 
 def drawn(boards: Leaderboards) -> Figure:
-    return figures._draw(boards, figures.Layout())
+    return draw(boards, FigureSizes())
 
 
 def texts(figure: Figure) -> list[str]:
@@ -49,7 +51,7 @@ def test_figure_bytes_are_stable_and_free_of_dates(cells, tmp_path: Path) -> Non
         cells.write(PED, method)
     boards = build(cells)
     for name in ("a.png", "b.png"):
-        figures.leaderboard_figure(boards, tmp_path / name)
+        leaderboard_figure(boards, tmp_path / name)
     content = (tmp_path / "a.png").read_bytes()
     assert content == (tmp_path / "b.png").read_bytes()
     assert content.startswith(b"\x89PNG")
@@ -139,12 +141,12 @@ def test_labels_grow_only_where_they_must() -> None:
     assert entry_labels(rows[rows["encoder"] == "e"]).tolist() == ["scratch", "mae", "mae"]
     by_stem = rows.assign(encoder="e", stem=["reinit", "reinit", "repeat", "reinit"])
     assert entry_labels(by_stem).tolist() == ["scratch", "mae reinit", "mae repeat", "mae reinit"]
-    by_weights = rows.assign(encoder="e", config_hash=["a", "a", "a", "b"], encoder_hash=["", "x", "y", "x"])
+    by_weights = rows.assign(encoder="e", comparison_key=["a", "a", "a", "b"], encoder_key=["", "x", "y", "x"])
     assert entry_labels(by_weights).tolist() == ["scratch", "mae x", "mae y", "mae x"], "settings differ by task only"
 
 
 def test_condition_and_task_labels() -> None:
-    assert condition_label("real", "full", "full", 1.0) == "real data, profile full"
+    assert condition_label("real", "full", "finetune", 1.0) == "real data, profile full"
     assert condition_label("real", "full", "probe", 0.2) == "real data, profile full, probe, 20 % of the labels"
     assert task_label("Dataset501_BraTS2023-PED") == "501 BraTS2023-PED"
     assert task_label("mine") == "mine"
@@ -154,6 +156,36 @@ def test_terminal_names_leaks(cells) -> None:
     for method in ("scratch", "mae"):
         folder = cells.write(PED, method)
     assert "leak" not in printed(build(cells))
-    (folder / "leak.json").write_text('{"leak_percent": 12.5}')
+    write_leak(folder, leak_of(8, ["0001"]))
     output = " ".join(printed(build(cells)).split())
     assert "leak 12 %" in output and "leak: test patients who were in the pre-training data" in output
+
+
+def test_labels_of_two_versions_of_the_data_are_the_same(cells) -> None:
+    """They stand in tasks of their own: nothing needs to be told apart."""
+    for data in ("old", "new"):
+        for method in ("scratch", "mae"):
+            cells.write(PED, method, needs={"dataset": data, "plan": data})
+    boards = build(cells)
+    rows = ranking_rows(boards.segmentation, boards.classification)
+    assert sorted(set(entry_labels(rows))) == ["mae", "scratch"]
+
+
+def test_terminal_counts_what_is_superseded(cells) -> None:
+    cells.write(PED, "scratch")
+    cells.fail(PED, "mae")
+    cells.write(ISLES, "mae")
+    spec = cells.spec(PED, "scratch")
+    current = Current({PED: CurrentData("other", spec.needs.splits)})
+    output = " ".join(printed(build(cells, current)).split())
+    assert "2 superseded cells left out (2 other data); cost.csv lists them with the reason" in output
+    assert "without a result" not in output
+    assert "superseded" not in printed(build(cells))
+
+
+def test_markup_in_names_is_text(cells) -> None:
+    cells.write(PED, "scratch")
+    cells.write(PED, "[red]mae")
+    cells.fail(ISLES, "[bold]x")
+    output = printed(build(cells))
+    assert "[red]mae" in output and "[bold]x" in output

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mvp_bench.benchmark.metrics import CLASSIFICATION_METRICS, classification_metrics, classification_rows
+from mvp_bench.cells.per_case import classification_rows
 from mvp_bench.config.groups import StatisticsConfig
-from mvp_bench.leaderboard.estimators import ClassificationEstimator, SegmentationEstimator
 from mvp_bench.leaderboard.statistics import (
     BETTER,
     WORSE,
+    Bootstrap,
     bootstrap,
     holm,
     interval,
@@ -26,8 +26,18 @@ from mvp_bench.leaderboard.statistics import (
     signed_rank_p,
     verdict,
 )
+from mvp_bench.metrics.estimators import Estimator
+from mvp_bench.metrics.registry import METRICS
 
 CONFIG = StatisticsConfig(bootstrap_samples=600)
+
+
+def resampled(estimator: Estimator, seed: int) -> Bootstrap:
+    return bootstrap(estimator, resamples(len(estimator.patients), CONFIG, seed, "task", "dice"))
+
+
+def dice(rows: pd.DataFrame) -> Estimator:
+    return METRICS["dice"].estimator(rows, ["lesion"])
 
 
 # ------------------------------------------------------------------------------------------------------------ intervals
@@ -47,7 +57,7 @@ def test_intervals_cover_the_true_mean() -> None:
     hits = 0
     for simulation in range(200):
         rows = visits(np.random.default_rng([simulation, 1]))
-        result = bootstrap(SegmentationEstimator(rows, ["lesion"]), CONFIG, simulation, "task", "dice")
+        result = resampled(dice(rows), simulation)
         low, high = result.intervals(0.95)[0]
         hits += low <= 0.7 <= high
     assert 0.90 <= hits / 200 <= 0.99
@@ -61,7 +71,7 @@ def test_paired_intervals_cover_the_true_difference() -> None:
             rng = np.random.default_rng([simulation, 2])
             rows = visits(rng)
             rows["dice"] += shift + np.random.default_rng([simulation, int(100 * shift)]).normal(0, 0.05, len(rows))
-            sides.append(bootstrap(SegmentationEstimator(rows, ["lesion"]), CONFIG, simulation, "task", "dice"))
+            sides.append(resampled(dice(rows), simulation))
         low, high = sides[0].minus(sides[1]).intervals(0.95)[0]
         hits += low <= 0.04 <= high
     assert 0.90 <= hits / 200 <= 0.99
@@ -76,8 +86,7 @@ def test_auroc_intervals_cover_the_true_area() -> None:
         score = stats.norm.cdf(rng.normal(label, 1))
         names = [f"{i:02d}" for i in range(40)]
         rows = classification_rows(names, names, np.array(["a", "b"])[label], np.c_[1 - score, score], ["a", "b"])
-        result = bootstrap(ClassificationEstimator(rows.assign(seed=0), ["a", "b"]), CONFIG, 0, "task", "class")
-        low, high = result.intervals(0.95)[CLASSIFICATION_METRICS.index("auroc")]
+        low, high = resampled(METRICS["auroc"].estimator(rows.assign(run=0), ["a", "b"]), 0).intervals(0.95)[0]
         hits += low <= truth <= high
     assert 0.90 <= hits / 200 <= 0.99
 
@@ -106,80 +115,9 @@ def test_interval_matches_the_formula() -> None:
 def test_bootstrap_of_different_patients_is_not_paired() -> None:
     rows = visits(np.random.default_rng(0))
     some = rows[rows["patient"] != "03"]
-    all_patients, without_one = (
-        bootstrap(SegmentationEstimator(table, ["lesion"]), CONFIG, 0, "task", "dice") for table in (rows, some)
-    )
+    all_patients, without_one = (resampled(dice(table), 0) for table in (rows, some))
     with pytest.raises(ValueError, match="same patients"):
         all_patients.minus(without_one)
-
-
-# ----------------------------------------------------------------------------------------------------------- estimators
-
-
-def repeated(rows: pd.DataFrame, weights: np.ndarray) -> pd.DataFrame:
-    """A resample spelt out: every patient's rows as often as drawn."""
-    patients = sorted(rows["patient"].unique())
-    return pd.concat(
-        [rows[rows["patient"] == p] for p, w in zip(patients, weights, strict=True) for _ in range(int(w))]
-    )
-
-
-@pytest.mark.parametrize("classes", [["a", "b"], ["a", "b", "c"]])
-def test_weighted_classification_metrics_equal_those_of_repeated_rows(classes: list[str]) -> None:
-    rng = np.random.default_rng(len(classes))
-    n = 24
-    probabilities = np.round(rng.dirichlet(np.ones(len(classes)), n), 1)  # with ties
-    patients = [f"{i // 2:02d}" for i in range(n)]
-    rows = classification_rows([str(i) for i in range(n)], patients, rng.choice(classes, n), probabilities, classes)
-    weights = np.vstack([np.ones(12), rng.multinomial(12, np.full(12, 1 / 12), size=30), np.eye(12)[0] * 12])
-    estimates = ClassificationEstimator(rows.assign(seed=0), classes).estimate(weights)
-    for row, drawn in zip(estimates, weights, strict=True):
-        expected = classification_metrics(repeated(rows, drawn))
-        wanted = [math.nan if expected[name] is None else expected[name] for name in CLASSIFICATION_METRICS]
-        np.testing.assert_allclose(row, wanted, atol=1e-12)
-
-
-def test_weighted_dice_equals_that_of_repeated_rows() -> None:
-    rng = np.random.default_rng(0)
-    rows = pd.DataFrame(
-        [(f"{p}{v}", p, t, rng.random()) for p in "abcdef" for v in "12" for t in ("WT", "ET")],
-        columns=["case", "patient", "target", "dice"],
-    )
-    rows.loc[rows.sample(8, random_state=0).index, "dice"] = np.nan
-    weights = rng.multinomial(6, np.full(6, 1 / 6), size=20)
-    estimates = SegmentationEstimator(rows, ["WT", "ET"]).estimate(weights.astype(float))
-    for row, drawn in zip(estimates, weights, strict=True):
-        means = repeated(rows, drawn).groupby("target")["dice"].mean()
-        np.testing.assert_allclose(row, [means[["WT", "ET"]].mean(), means["WT"], means["ET"]], atol=1e-12)
-
-
-def test_a_resample_without_a_region_is_dropped() -> None:
-    rows = pd.DataFrame(
-        [("a", "a", "WT", 0.8), ("a", "a", "ET", np.nan), ("b", "b", "WT", 0.6), ("b", "b", "ET", 0.2)],
-        columns=["case", "patient", "target", "dice"],
-    )
-    estimator = SegmentationEstimator(rows, ["WT", "ET"])
-    only_a, both = estimator.estimate(np.array([[2.0, 0.0], [1.0, 1.0]]))
-    assert math.isnan(only_a[0])
-    assert only_a[1] == pytest.approx(0.8)
-    np.testing.assert_allclose(both, [0.45, 0.7, 0.2])
-
-
-def test_seeds_are_averaged_within_a_case_first() -> None:
-    rows = pd.DataFrame(
-        [("a", "a", "ET", np.nan), ("a", "a", "ET", 0.0), ("b", "b", "ET", 0.6), ("b", "b", "ET", 0.8)],
-        columns=["case", "patient", "target", "dice"],
-    )
-    assert SegmentationEstimator(rows, ["ET"]).estimate(np.ones((1, 2)))[0, 1] == pytest.approx((0.0 + 0.7) / 2)
-
-
-def test_a_region_that_is_never_defined_is_left_out_of_the_mean() -> None:
-    rows = pd.DataFrame(
-        [("a", "a", "WT", 0.8), ("a", "a", "ET", np.nan)], columns=["case", "patient", "target", "dice"]
-    )
-    np.testing.assert_allclose(
-        SegmentationEstimator(rows, ["WT", "ET"]).estimate(np.ones((1, 1)))[0], [0.8, 0.8, np.nan]
-    )
 
 
 # ----------------------------------------------------------------------------------------------- tests, ranks, verdicts

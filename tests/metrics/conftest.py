@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mvp_bench.workspace import Workspace
 from tests.made_cells import CellFactory
+from tests.made_metric import file_volume_error, forget_volume_error
 
 
 @pytest.fixture
 def cells(tmp_path: Path) -> CellFactory:
     return CellFactory(Workspace(tmp_path))
+
+
+@pytest.fixture
+def volume_error() -> Iterator[str]:
+    """The name of a metric that is filed for one test."""
+    file_volume_error()
+    yield "volume_error"
+    forget_volume_error()

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from mvp_bench.cells.files import read_result, write_result
 from mvp_bench.cells.per_case import columns_of, segmentation_rows
 from mvp_bench.errors import InputError
-from mvp_bench.metrics.estimators import Estimator, MeanOverCases
-from mvp_bench.metrics.masks import LabelPair
-from mvp_bench.metrics.registry import METRICS, Column, Metric, aggregate, metric, metrics_of, ranking_metric
+from mvp_bench.metrics.registry import METRICS, aggregate, metrics_of, ranking_metric
 
 PED = "Dataset501_BraTS2023-PED"
-
-
-class VolumeError(Metric):
-    """Relative difference of volumes: one metric as anybody might write it."""
-
-    name = "volume_error"
-    label = "volume error"
-    summary = "difference of volumes over the reference's"
-    direction = "lower"
-    kinds = ("segmentation",)
-    adds = (Column("volume_error", 0, empty=True),)
-    needs = ("volume_error",)
-    by_target = True
-
-    def of_masks(self, pair: LabelPair, values: Sequence[int]) -> dict[str, float]:
-        _, reference, predicted = pair.voxels(values)
-        return {"volume_error": abs(predicted - reference) / reference if reference else float("nan")}
-
-    def of_table(self, rows: pd.DataFrame, targets: Sequence[str]) -> dict[str, float | None]:
-        return {"volume_error": float(rows.groupby("target")["volume_error"].mean().mean())}
-
-    def estimator(self, rows: pd.DataFrame, targets: Sequence[str]) -> Estimator:
-        return MeanOverCases(rows, "volume_error", targets)
-
-
-@pytest.fixture
-def volume_error() -> Iterator[str]:
-    metric(VolumeError)
-    yield "volume_error"
-    del METRICS._entries["volume_error"], METRICS._summaries["volume_error"]
 
 
 def test_every_metric_is_described() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
@@ -11,14 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mvp_bench.leaderboard.labels import METRIC_NAMES, condition_label, entry_labels, task_label
+from mvp_bench.leaderboard.columns import CONDITION, CONTESTANT
+from mvp_bench.leaderboard.labels import condition_label, entry_labels, metric_label, task_label
 from mvp_bench.leaderboard.overall import ALL_TASKS, ranking_rows
 from mvp_bench.leaderboard.statistics import BETTER
-from mvp_bench.leaderboard.tables import Leaderboards
+from mvp_bench.leaderboard.view import Leaderboards
 from mvp_bench.progress import console as default_console
 
-_CONDITION = ["source", "profile", "mode", "label_fraction"]
-_ENTRY = ["method", "encoder", "stem"]
+_CONDITION = list(CONDITION)
+_ENTRY = list(CONTESTANT)
 _METHODS_ON_ONE_LINE = 4  # with more, intervals stand below the means, so that the table fits a terminal
 
 
@@ -37,6 +39,7 @@ def print_leaderboards(leaderboards: Leaderboards, console: Console = default_co
         title = f"Mean with {100 * leaderboards.confidence:g} % interval over patients ({condition_text})"
         console.print(_table(group, overall[same], title))
     _print_open(leaderboards, console)
+    _print_superseded(leaderboards, console)
 
 
 def _table(rows: pd.DataFrame, overall: pd.DataFrame, title: str) -> Table:
@@ -51,11 +54,11 @@ def _table(rows: pd.DataFrame, overall: pd.DataFrame, title: str) -> Table:
     for label in methods["label"]:
         table.add_column(escape(label))
     rows = rows.sort_values(["kind", "task"], ascending=[False, True], kind="stable")  # segmentation first
-    for _, task in rows.groupby(["kind", "task", "data_hash", "splits_hash"], sort=False):
+    for _, task in rows.groupby(["kind", "task", "dataset_key", "splits_key"], sort=False):
         first = task.iloc[0]
         by_label = {row["label"]: row for row in task.to_dict("records")}
         cells = [_cell(by_label.get(label), between) for label in methods["label"]]
-        table.add_row(escape(task_label(first["task"])), METRIC_NAMES[first["metric"]], *cells)
+        table.add_row(escape(task_label(first["task"])), metric_label(first["metric"]), *cells)
     table.add_section()
     merged = methods.merge(overall, on=_ENTRY, how="left")
     ranks = [
@@ -90,3 +93,17 @@ def _print_open(leaderboards: Leaderboards, console: Console) -> None:
         why = f"{cell.error_type}: {cell.error}" if cell.error_type else cell.error
         table.add_row(*(escape(text) for text in (task_label(cell.task), cell.method, cell.cell_id, cell.status, why)))
     console.print(table)
+
+
+def _print_superseded(leaderboards: Leaderboards, console: Console) -> None:
+    """Print in one line how many cells are not of today, by their first reason."""
+    if not leaderboards.superseded:
+        return
+    count = len(leaderboards.superseded)
+    counts = Counter(cell.error_type for cell in leaderboards.superseded)
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.items()))
+    console.print(
+        f"{count} superseded cell{'s' * (count != 1)} left out ({reasons}); cost.csv lists them with the reason",
+        highlight=False,
+        markup=False,
+    )

@@ -1,0 +1,1 @@
+"""The leaderboards for people: a picture and the terminal."""
