@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mvp_bench"
 BASE = ("workspace", "identity", "sealed", "io", "config", "registry", "errors", "progress", "parallel")
 LAYERS = (
     "cli",
-    "leaderboard",
     "benchmark",
     "evaluation",
+    "leaderboard",
     "finetuning",
     "pretraining",
     "models",
@@ -61,6 +61,13 @@ def test_imports_run_downwards(path: Path) -> None:
             assert not name.startswith("mvp_bench.cli"), "nothing imports cli"
         if name.split(".")[0] == "nnunetv2":
             assert str(relative).startswith(NNUNET), f"{relative} imports nnunetv2"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "leaderboard").rglob("*.py")), ids=lambda p: p.name)
+def test_leaderboards_follow_from_the_cells_alone(path: Path) -> None:
+    allowed = {"leaderboard", "cells", "metrics", *BASE}
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("mvp_bench.")}
+    assert used <= allowed, f"{path.name} imports {sorted(used - allowed)}"
 
 
 def test_the_order_is_checked() -> None:
