@@ -51,8 +51,8 @@ class ScoreRecord(Strict):
     """File of the cell's folder -> XXH3 (128 bits, hex)."""
     sizes: dict[str, int] = Field(default_factory=dict)
     """Kept network file -> bytes."""
-    metrics: dict[str, float | None]
-    """None: undefined."""
+    metrics: dict[str, int | float | None]
+    """Metric or count -> value; None: undefined."""
     checksum: str = ""
     """Checksum of everything above."""
 
