@@ -1,19 +1,29 @@
 """Work spread over processes: one pool kept for a whole run, with a progress bar, and no orphans.
 
-Worker processes are spawned (safe with CUDA and OpenMP) and end when their parent dies, also by ``kill -9``.
+Importing torch and nnU-Net takes a process seconds. On Linux workers are therefore forked from a *fork server*: a
+process of its own, started once, that imports what workers need and nothing else. Since it holds one thread and never
+calls CUDA, its children may use OpenMP and CUDA freely; a fork of the process that computes could not. Elsewhere
+workers are spawned. Either way they end when the process that asked for them dies, also by ``kill -9``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
+import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import connection
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
+
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mvp_bench.errors import InputError
 from mvp_bench.progress import progress
@@ -35,18 +45,120 @@ class Inline(Executor):
 
 
 @contextlib.contextmanager
-def worker_pool(workers: int) -> Iterator[Executor]:
-    """An executor with ``workers`` processes; with fewer than two, jobs run in this process."""
+def worker_pool(
+    workers: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+) -> Iterator[Executor]:
+    """An executor with ``workers`` processes; with fewer than two, jobs run in this process.
+
+    Workers have this process' environment variables and thread counts of now.
+
+    Args:
+        initializer: called with ``initargs`` once in every worker process, not in this one.
+    """
     if workers < 2:
         yield Inline()
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+    start = _Start(dict(os.environ), _blas_threads(), initializer, initargs)
+    with ProcessPoolExecutor(workers, mp_context=_ready(), initializer=start) as pool:
         try:
             yield pool
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def preload(*modules: str) -> None:
+    """Have later workers' imports made once for all, beginning now, in the background; without a fork server, nothing.
+
+    Called by whoever knows best what workers will need, before the first pool, at a moment when this process still has
+    work of its own. Without such a call the first pool makes do with what this process has imported by then.
+
+    Args:
+        modules: names, beside the modules of this package that this process has imported.
+
+    Raises:
+        ModuleNotFoundError: for a name that is no module's.
+    """
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(name)  # the fork server would skip it without a word
+    _ready(modules)
+
+
+def _ready(modules: Sequence[str] = ()) -> BaseContext:
+    """How workers are started here; a fork server is running on return, started with ``modules`` if it was not."""
+    if not _has_fork_server():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing.forkserver import ensure_running  # only where there is one
+
+    context = multiprocessing.get_context("forkserver")
+    own = [name for name in sys.modules if name.partition(".")[0] == __package__]
+    context.set_forkserver_preload([*modules, *own])
+    with _environment(_SERVER | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}), _deaf_to_interrupts():
+        ensure_running()
+    return context
+
+
+def _has_fork_server() -> bool:
+    """Whether forks are safe after imports; on macOS the system's own libraries forbid it."""
+    return sys.platform != "darwin" and "forkserver" in multiprocessing.get_all_start_methods()
+
+
+_SERVER = {"OPENBLAS_NUM_THREADS": "1", "NUMEXPR_MAX_THREADS": "1", "NUMEXPR_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+"""Environment of the fork server alone: these libraries start threads on import, and threads do not survive a fork."""
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started inside have these variables too."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(variables: Mapping[str, str]) -> None:
+    for name in set(os.environ) - set(variables):
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let processes that are started inside be left alone by ^C; :class:`_Start` undoes it in workers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _blas_threads() -> int:
+    """Threads of this process' matrix products."""
+    return max((info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"), default=1)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a worker does first: become like its parent, which a fork of the server is not yet."""
+
+    environment: dict[str, str]
+    blas_threads: int
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+
+    def __call__(self) -> None:
+        _die_with_parent()
+        _set_environment(self.environment)
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        threadpool_limits(self.blas_threads, user_api="blas")
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed()  # else all workers would draw the same from it
+        if self.initializer:
+            self.initializer(*self.initargs)
 
 
 def run_all(

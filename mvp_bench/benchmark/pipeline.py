@@ -31,7 +31,7 @@ from mvp_bench.errors import InputError
 from mvp_bench.finetuning.job import FineTuneJob
 from mvp_bench.models.record import RECORD_FILE, EncoderRecord
 from mvp_bench.models.weights import check_encoder, load_pretrained
-from mvp_bench.parallel import worker_died, worker_pool
+from mvp_bench.parallel import preload, worker_died, worker_pool
 from mvp_bench.planning.plan import Planned, case_files, plan_dataset, print_plans
 from mvp_bench.pretraining.collect import (
     PretrainJob,
@@ -78,6 +78,8 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
         else []
     )
     everything = list({c.id: c for c in [*task_cards, *pretraining_cards]}.values())
+    if config.jobs > 1:
+        preload("mvp_bench.finetuning.segmentation", "mvp_bench.finetuning.classification")
     if config.phantom:
         for card in everything:
             prepare_dataset(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from mvp_bench.datasets.phantom.subject import draw_person, make_subject, resolu
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
 from mvp_bench.io import atomic_path, read_json, write_json, write_text
+from mvp_bench.parallel import worker_pool
 from mvp_bench.progress import progress
 
 STATE = ".phantom"
@@ -56,11 +55,8 @@ def write_release(card: Card, destination: Path, config: PhantomConfig, seed: in
                 write_patient(*job)
                 advance(1)
         else:
-            context = multiprocessing.get_context("spawn")
             atlases = [load_atlas(r) for r in sorted(resolutions(config.spacing_mm))]
-            with ProcessPoolExecutor(
-                min(workers, len(jobs)), mp_context=context, initializer=adopt, initargs=(atlases,)
-            ) as pool:
+            with worker_pool(min(workers, len(jobs)), initializer=adopt, initargs=(atlases,)) as pool:
                 for future in [pool.submit(write_patient, *job) for job in jobs]:
                     future.result()
                     advance(1)
