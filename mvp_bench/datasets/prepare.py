@@ -16,9 +16,9 @@ from mvp_bench.datasets.dataset_json import dataset_json
 from mvp_bench.datasets.integrity.case_check import case_roles
 from mvp_bench.datasets.integrity.cases import hash_data, integrity_report
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts
-from mvp_bench.datasets.phantom import MANIFEST, write_phantom_release
+from mvp_bench.datasets.journal import REQUEST, staging_folder
+from mvp_bench.datasets.phantom.request import MANIFEST
 from mvp_bench.datasets.preparation.acceptance import Workbench, accept
-from mvp_bench.datasets.preparation.journal import REQUEST, staging_folder
 from mvp_bench.datasets.preparation.request import PHANTOM, Request, make_request, release_folder
 from mvp_bench.datasets.prepared import dataset_json_path, is_prepared, load_block, not_prepared
 from mvp_bench.datasets.reading.conversion import Conversion, Converter
@@ -125,6 +125,8 @@ def _would_mix(workspace: Workspace, card: Card, block: DatasetBlock) -> InputEr
 def _prepare(workspace: Workspace, card: Card, request: Request, workers: int) -> DatasetBlock:
     folder = workspace.dataset(card.dataset_name).resolve()
     if request.phantom:
+        from mvp_bench.datasets.phantom.release import write_phantom_release  # slow to import
+
         source = write_phantom_release(card, folder / PHANTOM, request.phantom, request.seed, workers)
     else:
         source = Path(request.release)

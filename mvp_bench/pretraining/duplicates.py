@@ -7,7 +7,7 @@ published) is dropped. There, the images are the slices of a CT volume; here the
 
 The hash is that of a low-resolution volume, not of a slice, and is read from the preprocessed store: the brain's box is
 averaged to 5 x 4 x 4 cells, over brain voxels only, and neighbours along z are compared. Neither position and size of
-the brain nor gain and offset of the intensities matter. (:mod:`mvp_bench.datasets.overlap.perceptual` answers another
+the brain nor gain and offset of the intensities matter. (:mod:`mvp_bench.datasets.geometry.perceptual` answers another
 question, whether two scans are of one person: it registers scans to a template, is a hundred times slower, and its
 2048 bits are meant to differ between people.) Measured on images of six real patients: different ones 15 to 31 bits
 apart, one image with noise, shifted by half a voxel or resampled to 3/4 of its resolution 2 on average and 12 at most.

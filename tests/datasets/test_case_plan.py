@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mvp_bench.datasets.geometry.derive import Outcome, write_derived
+from mvp_bench.datasets.geometry.derive import TargetOutcome, write_derived
 from mvp_bench.datasets.geometry.volumes import grid_difference, read_grid, read_volume
 from mvp_bench.datasets.reading.case_plan import CasePlan, plan_case
 from mvp_bench.datasets.reading.conversion import ConverterOptions, Found, ImageFile
@@ -33,7 +33,7 @@ def plan(folder: Path, files: dict[str, Path], card_id: int = 524, **options: An
     return plan_case("p", case, found, {}, ConverterOptions(**options), shipped(card_id), folder / "output")
 
 
-def carried_out(planned: CasePlan) -> dict[str, Outcome]:
+def carried_out(planned: CasePlan) -> dict[str, TargetOutcome]:
     outcomes = [o for item in sorted(planned.derived, key=lambda item: item.step) for o in write_derived(item)]
     return {Path(outcome.target).name: outcome for outcome in outcomes}
 
@@ -60,7 +60,7 @@ def test_drift_is_repaired_towards_the_mask(tmp_path: Path) -> None:
     outcomes = carried_out(planned)
     assert outcomes["p_t2.nii.gz"].path == str(tmp_path / "output" / "images" / "p_t2.nii.gz")
     assert "origin" in outcomes["p_t2.nii.gz"].repair
-    assert outcomes["p_flair.nii.gz"] == Outcome(  # too far: left to the check
+    assert outcomes["p_flair.nii.gz"] == TargetOutcome(  # too far: left to the check
         str(files["flair"]), str(tmp_path / "output" / "images" / "p_flair.nii.gz"), str(files["flair"])
     )
     repaired = carried_out(plan(tmp_path, files, repair_origin=True))["p_flair.nii.gz"]

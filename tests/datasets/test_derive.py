@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from mvp_bench.config.groups import CheckConfig
-from mvp_bench.datasets.geometry.derive import Derived, Outcome, write_derived
+from mvp_bench.datasets.geometry.derive import Derived, TargetOutcome, write_derived
 from mvp_bench.datasets.geometry.resampling import from_itk, resample, to_itk
 from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, grid_offset, read_grid, read_volume
 from mvp_bench.errors import InputError
@@ -31,7 +31,7 @@ def target(folder: Path, kind: str = "images", name: str = "case_t2") -> Path:
     return folder / "output" / kind / f"{name}.nii.gz"
 
 
-def data_of(outcome: Outcome) -> np.ndarray:
+def data_of(outcome: TargetOutcome) -> np.ndarray:
     return read_volume(Path(str(outcome.path))).data
 
 
@@ -212,11 +212,11 @@ def test_outside_the_field_of_view_is_zero(tmp_path: Path) -> None:
 def test_nothing_to_do_leaves_the_file_where_it_is(tmp_path: Path) -> None:
     reference, source = image(tmp_path / "t1.nii.gz"), image(tmp_path / "t2.nii.gz")
     derived = Derived(source, target(tmp_path), "image", grid=reference, align="rigid")
-    assert write_derived(derived) == [Outcome(str(source), str(derived.target), str(source))]
+    assert write_derived(derived) == [TargetOutcome(str(source), str(derived.target), str(source))]
     assert not derived.target.exists()
     work = image(tmp_path / "output" / "work" / "t2.nii.gz")  # thrown away in the end
     (outcome,) = write_derived(Derived(work, target(tmp_path), "image", grid=reference))
-    assert outcome == Outcome(str(work), str(target(tmp_path)), str(target(tmp_path)))
+    assert outcome == TargetOutcome(str(work), str(target(tmp_path)), str(target(tmp_path)))
     assert np.array_equal(data_of(outcome), read_volume(work).data)
     (outcome,) = write_derived(Derived(source, target(tmp_path, "work"), "image", grid=reference))
     assert outcome.path == str(target(tmp_path, "work"))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mvp_bench.config.groups import PhantomConfig, PreparationConfig
-from mvp_bench.datasets.geometry.derive import Derived, Outcome
+from mvp_bench.datasets.geometry.derive import Derived, TargetOutcome
 from mvp_bench.datasets.integrity.report import load_integrity
+from mvp_bench.datasets.journal import STAGING, Journal
 from mvp_bench.datasets.preparation import making
-from mvp_bench.datasets.preparation.journal import STAGING, Journal
 from mvp_bench.datasets.preparation.making import make_cases
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import is_prepared, load_splits
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_made_is_a_fault_of_its_case(workspace: Workspace,
     assert len(block.cases) == 3 and [item.what for item in block.excluded] == ["UPENN-GBM-00003_11"]
 
 
-def fake(outcome: Callable[[Derived], Outcome]) -> Callable[..., list[Outcome]]:
+def fake(outcome: Callable[[Derived], TargetOutcome]) -> Callable[..., list[TargetOutcome]]:
     return lambda item, check, registration: [outcome(item)]
 
 
@@ -112,7 +112,9 @@ def test_an_image_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     case = Case(patient="a", images={"t1": str(tmp_path / "t1.nii.gz"), "t2": str(target)})
     derived = Derived(tmp_path / "t2.nii.gz", target, "image", grid=tmp_path / "t1.nii.gz")
     monkeypatch.setattr(
-        making, "write_derived", fake(lambda d: Outcome(str(d.source), str(d.target), None, "", "worse than before"))
+        making,
+        "write_derived",
+        fake(lambda d: TargetOutcome(str(d.source), str(d.target), None, "", "worse than before")),
     )
     card = with_options(shipped(521), allow_missing=allowed)
     made = make(Conversion({"a": case}, derived=[derived]), card, tmp_path)
@@ -125,10 +127,12 @@ def test_an_image_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_outcomes_become_paths_repairs_and_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def outcome(item: Derived) -> Outcome:
+    def outcome(item: Derived) -> TargetOutcome:
         kept = item.source.name == "t1.nii.gz"
         source, target = str(item.source), str(item.target)
-        return Outcome(source, target, source if kept else target, "" if kept else "moved", "" if kept else "refused")
+        return TargetOutcome(
+            source, target, source if kept else target, "" if kept else "moved", "" if kept else "refused"
+        )
 
     targets = {m: tmp_path / "output" / f"{m}.nii.gz" for m in ("t1", "t2")}
     case = Case(patient="a", images={m: str(path) for m, path in targets.items()})
@@ -143,11 +147,11 @@ def test_outcomes_become_paths_repairs_and_warnings(tmp_path: Path, monkeypatch:
 def test_lower_steps_come_first_and_their_faults_are_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
-    def write(item: Derived, *_: object) -> list[Outcome]:
+    def write(item: Derived, *_: object) -> list[TargetOutcome]:
         if item.target.name == "broken":
             raise InputError(item.source, found="rubbish", expected="a scan")
         done.append(item.target.name)
-        return [Outcome(str(item.source), str(item.target), str(item.target))]
+        return [TargetOutcome(str(item.source), str(item.target), str(item.target))]
 
     derived = [
         Derived(tmp_path / "broken", tmp_path / "needs_broken", "image", step=2),
@@ -173,7 +177,7 @@ def test_files_that_were_made_are_not_made_again(
     calls: list[str] = []
     write = making.write_derived
 
-    def interrupted(item: Derived, *arguments: object) -> list[Outcome]:
+    def interrupted(item: Derived, *arguments: object) -> list[TargetOutcome]:
         calls.append(item.target.name)
         if len(calls) == 3:
             raise KeyboardInterrupt

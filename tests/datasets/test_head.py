@@ -14,9 +14,9 @@ from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.geometry.volumes import read_volume
 from mvp_bench.datasets.integrity.cases import check_cases
 from mvp_bench.datasets.integrity.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
+from mvp_bench.datasets.journal import Journal
 from mvp_bench.datasets.phantom.cohorts import COHORTS
 from mvp_bench.datasets.phantom.subject import make_subject
-from mvp_bench.datasets.preparation.journal import Journal
 from mvp_bench.datasets.schema import Case
 from mvp_bench.parallel import Inline
 

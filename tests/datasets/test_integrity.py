@@ -26,7 +26,7 @@ from mvp_bench.datasets.geometry.volumes import (
 from mvp_bench.datasets.integrity.case_check import Checked, voxel_hash
 from mvp_bench.datasets.integrity.cases import check_cases, empty_regions, hash_data
 from mvp_bench.datasets.integrity.report import CaseFacts
-from mvp_bench.datasets.preparation.journal import Journal
+from mvp_bench.datasets.journal import Journal
 from mvp_bench.datasets.schema import Card, Case
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_pool

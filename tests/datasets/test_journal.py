@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvp_bench.datasets.preparation.journal import JOURNAL, STAGING, Journal, run_kept, staging_folder, step_key
+from mvp_bench.datasets.journal import JOURNAL, STAGING, Journal, run_kept, staging_folder, step_key
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import Inline
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from mvp_bench.datasets.integrity import cases as integrity
-from mvp_bench.datasets.integrity.case_check import CaseJob, Checked
+from mvp_bench.datasets.integrity.case_check import Checked, CheckJob
 from mvp_bench.datasets.integrity.report import load_integrity
-from mvp_bench.datasets.preparation.journal import JOURNAL, STAGING
+from mvp_bench.datasets.journal import JOURNAL, STAGING
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import is_prepared, load_splits
 from mvp_bench.datasets.schema import Card
@@ -113,7 +113,7 @@ def test_killed_in_the_middle_it_goes_on(
     read: list[str] = []
     check_case = integrity.check_case
 
-    def counted(job: CaseJob) -> Checked:
+    def counted(job: CheckJob) -> Checked:
         read.append(job.case.patient)
         return check_case(job)
 

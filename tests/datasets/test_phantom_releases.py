@@ -8,7 +8,8 @@ import pytest
 
 from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.datasets.catalog import load_cards
-from mvp_bench.datasets.phantom import patient_count, phantom_patients
+from mvp_bench.datasets.phantom.release import phantom_patients
+from mvp_bench.datasets.phantom.request import patient_count
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
 from mvp_bench.workspace import Workspace

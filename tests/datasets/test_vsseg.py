@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mvp_bench.config.groups import PreparationConfig
-from mvp_bench.datasets.geometry.derive import Outcome, write_derived
+from mvp_bench.datasets.geometry.derive import TargetOutcome, write_derived
 from mvp_bench.datasets.integrity.report import load_integrity
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.datasets.prepared import load_splits
@@ -199,7 +199,7 @@ def inside(contours: list[np.ndarray], radius: float, grid: str) -> np.ndarray:
     return mask
 
 
-def written(source: Path, card: Card, output: Path) -> dict[str, Outcome]:
+def written(source: Path, card: Card, output: Path) -> dict[str, TargetOutcome]:
     derived = sorted(convert(card, source, output).derived, key=lambda item: item.step)
     return {outcome.target: outcome for item in derived for outcome in write_derived(item, registration=QUICK)}
 

@@ -95,7 +95,7 @@ class Derived:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TargetOutcome:
     """What became of one target (JSON-able, since it is kept in the journal of an interrupted preparation).
 
     Attributes:
@@ -126,7 +126,7 @@ class _Draft:
 
 def write_derived(
     derived: Derived, check: CheckConfig | None = None, registration: RegistrationConfig | None = None
-) -> list[Outcome]:
+) -> list[TargetOutcome]:
     """Make one file and its companions.
 
     Args:
@@ -152,7 +152,7 @@ def write_derived(
     if derived.grid and any(grid_difference(d.grid, read_grid(derived.grid), check.grid_tolerance) for d in drafts):
         refused, left_out = _bring_onto_grid(drafts, derived, check, registration)
     if left_out:
-        return [Outcome(str(draft.source), str(draft.target), None, "", refused) for draft in drafts]
+        return [TargetOutcome(str(draft.source), str(draft.target), None, "", refused) for draft in drafts]
     mask = read_volume(derived.mask) if derived.mask else None
     outcomes = []
     for draft in drafts:
@@ -165,7 +165,7 @@ def write_derived(
             write_volume(draft.target, draft.data.astype(np.float32), draft.grid)
         path = draft.target if written else draft.source
         repair = ("; ".join(draft.done) or REWRITTEN) if changed else ""
-        outcomes.append(Outcome(str(draft.source), str(draft.target), str(path), repair, refused))
+        outcomes.append(TargetOutcome(str(draft.source), str(draft.target), str(path), repair, refused))
     return outcomes
 
 
@@ -180,7 +180,7 @@ def _read(derived: Derived) -> list[_Draft]:
     return drafts
 
 
-def _write_label(derived: Derived, check: CheckConfig) -> Outcome:
+def _write_label(derived: Derived, check: CheckConfig) -> TargetOutcome:
     volume = (derived.reader or read_volume)(derived.source)
     draft = _Draft(derived.source, derived.target, volume.data, volume.grid, volume.squeezed)
     draft.done += [derived.done] if derived.done else []
@@ -194,9 +194,9 @@ def _write_label(derived: Derived, check: CheckConfig) -> Outcome:
     source, target = str(derived.source), str(derived.target)
     changed = bool(draft.done or draft.squeezed or rounded or derived.header is None)
     if not (changed or derived.reader or _is_intermediate(draft)):
-        return Outcome(source, target, source)
+        return TargetOutcome(source, target, source)
     write_volume(derived.target, mapped.astype(np.uint8 if mapped.max(initial=0) < 256 else np.uint16), draft.grid)
-    return Outcome(source, target, target, ("; ".join(draft.done) or REWRITTEN) if changed else "")
+    return TargetOutcome(source, target, target, ("; ".join(draft.done) or REWRITTEN) if changed else "")
 
 
 def _mend_header(draft: _Draft, derived: Derived, check: CheckConfig) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvp_bench.config.groups import CheckConfig
+from mvp_bench.datasets.geometry.perceptual import perceptual_hash
 from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, read_volume, whole_numbers
 from mvp_bench.datasets.integrity.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
 from mvp_bench.datasets.integrity.report import CaseFacts, FileFacts
-from mvp_bench.datasets.overlap.perceptual import perceptual_hash
 from mvp_bench.datasets.schema import Case
 from mvp_bench.errors import InputError
 
@@ -42,7 +42,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class CaseJob:
+class CheckJob:
     """A case to check.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Findings:
         self.faults.append(InputError(where, found=found, expected=expected).fault)
 
 
-def check_case(job: CaseJob) -> Checked:
+def check_case(job: CheckJob) -> Checked:
     """Read all files of a case to their ends; see :func:`mvp_bench.datasets.integrity.cases.check_cases`."""
     findings = _Findings(job.config)
     for role, text in case_roles(job.case).items():

@@ -14,9 +14,9 @@ from typing import Any
 
 from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.integrity.case_check import LABEL as LABEL
-from mvp_bench.datasets.integrity.case_check import CaseJob, Checked, case_roles, check_case
+from mvp_bench.datasets.integrity.case_check import Checked, CheckJob, case_roles, check_case
 from mvp_bench.datasets.integrity.report import CaseFacts, Integrity
-from mvp_bench.datasets.preparation.journal import Journal, run_kept, step_key
+from mvp_bench.datasets.journal import Journal, run_kept, step_key
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock
 from mvp_bench.identity import code_version, hash_of
 
@@ -40,7 +40,7 @@ def check_cases(
         failed: files that could not be made -> why.
     """
     names = list(cases)
-    jobs = [CaseJob(cases[name], card.labels, _failed_roles(cases[name], failed or {}), config) for name in names]
+    jobs = [CheckJob(cases[name], card.labels, _failed_roles(cases[name], failed or {}), config) for name in names]
     keys = [
         step_key([name, job.failed, case_roles(job.case)], [Path(path) for path in case_roles(job.case).values()])
         for name, job in zip(names, jobs, strict=True)

@@ -14,7 +14,7 @@ from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.integrity.cases import check_cases, empty_regions, integrity_report
 from mvp_bench.datasets.integrity.duplicates import find_duplicates, with_duplicates
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts, FileFacts, Integrity, load_integrity
-from mvp_bench.datasets.preparation.journal import Journal
+from mvp_bench.datasets.journal import Journal
 from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.schema import Card, Case, resolve_path
 from mvp_bench.errors import InputError

@@ -27,7 +27,7 @@ Patient = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Scan:
+class PreparedImage:
     """One image of a prepared dataset."""
 
     patient: Patient
@@ -36,7 +36,7 @@ class Scan:
     facts: FileFacts
 
 
-def scans_of(workspace: Workspace, card: Card, block: DatasetBlock) -> list[Scan] | None:
+def scans_of(workspace: Workspace, card: Card, block: DatasetBlock) -> list[PreparedImage] | None:
     """The images that integrity.json knows; None if it is not there or speaks of other data."""
     folder = workspace.dataset(card.dataset_name).resolve()
     if not (folder / INTEGRITY).is_file():
@@ -45,7 +45,7 @@ def scans_of(workspace: Workspace, card: Card, block: DatasetBlock) -> list[Scan
     if integrity.data_hash != block.data_hash:
         return None
     return [
-        Scan((card.dataset_name, case.patient), modality, resolve_path(folder, path), facts.files[modality])
+        PreparedImage((card.dataset_name, case.patient), modality, resolve_path(folder, path), facts.files[modality])
         for case_id, case in block.cases.items()
         if (facts := integrity.cases.get(case_id))
         for modality, path in case.images.items()
@@ -55,7 +55,7 @@ def scans_of(workspace: Workspace, card: Card, block: DatasetBlock) -> list[Scan
 
 def image_twins(
     workspace: Workspace,
-    scans: Sequence[Scan],
+    scans: Sequence[PreparedImage],
     people: Mapping[Patient, int],
     config: OverlapConfig,
     pool: Executor,
@@ -96,15 +96,15 @@ def image_twins(
 
 
 def _candidates(
-    scans: Sequence[Scan], people: Mapping[Patient, int], config: OverlapConfig
-) -> dict[tuple[Patient, Patient], list[tuple[Scan, Scan]]]:
+    scans: Sequence[PreparedImage], people: Mapping[Patient, int], config: OverlapConfig
+) -> dict[tuple[Patient, Patient], list[tuple[PreparedImage, PreparedImage]]]:
     """Pairs of patients -> pairs of their images that may show one scan, those of equal voxels first."""
-    from mvp_bench.datasets.overlap.perceptual import twin_pairs  # slow to import
+    from mvp_bench.datasets.geometry.perceptual import twin_pairs  # slow to import
 
     pairs = [*_equal_pairs(scans)]
     near = twin_pairs([s.facts.perceptual for s in scans], [s.modality for s in scans], config)
     pairs += [(scans[i], scans[j]) for i, j in near]
-    found: dict[tuple[Patient, Patient], list[tuple[Scan, Scan]]] = defaultdict(list)
+    found: dict[tuple[Patient, Patient], list[tuple[PreparedImage, PreparedImage]]] = defaultdict(list)
     for one, other in pairs:
         if people[one.patient] != people[other.patient]:
             one, other = sorted((one, other), key=lambda scan: scan.patient)
@@ -112,25 +112,25 @@ def _candidates(
     return dict(found)
 
 
-def _equal_pairs(scans: Iterable[Scan]) -> Iterable[tuple[Scan, Scan]]:
-    first: dict[str, Scan] = {}
+def _equal_pairs(scans: Iterable[PreparedImage]) -> Iterable[tuple[PreparedImage, PreparedImage]]:
+    first: dict[str, PreparedImage] = {}
     for scan in scans:
         other = first.setdefault(scan.facts.voxels, scan)
         if other is not scan:
             yield other, scan
 
 
-def _equal(one: Scan, other: Scan) -> bool:
+def _equal(one: PreparedImage, other: PreparedImage) -> bool:
     return one.facts.voxels == other.facts.voxels
 
 
-def _key(one: Scan, other: Scan) -> str:
+def _key(one: PreparedImage, other: PreparedImage) -> str:
     return "-".join(sorted((one.facts.sha256, other.facts.sha256)))
 
 
 def _correlation(job: tuple[Path, Path, OverlapConfig]) -> float:
+    from mvp_bench.datasets.geometry.perceptual import same_scan
     from mvp_bench.datasets.geometry.volumes import read_volume
-    from mvp_bench.datasets.overlap.perceptual import same_scan
 
     one, other, config = job
     return round(same_scan(read_volume(one), read_volume(other), config)[1], 6)

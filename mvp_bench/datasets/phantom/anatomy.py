@@ -20,8 +20,8 @@ from scipy import ndimage
 from scipy.interpolate import RegularGridInterpolator
 
 from mvp_bench.datasets.phantom import landmarks as lm
-from mvp_bench.datasets.phantom.head import extracerebral
-from mvp_bench.datasets.phantom.shapes import Grid, cleft, ellipsoids, tubes
+from mvp_bench.datasets.phantom.head import Surroundings, extracerebral
+from mvp_bench.datasets.phantom.shapes import AtlasGrid, cleft, ellipsoids, tubes
 from mvp_bench.datasets.phantom.spline import Array
 from mvp_bench.datasets.phantom.tissue import NORMAL
 
@@ -101,9 +101,9 @@ class Atlas:
         return self.near[mask].reshape(-1)[nodes @ np.array([shape[1] * shape[2], shape[2], 1], np.int32)]
 
 
-def grid_of(resolution: float) -> Grid:
+def grid_of(resolution: float) -> AtlasGrid:
     """The atlas grid at an edge length of 1 or 2 mm."""
-    return Grid.box(LOW, HIGH, resolution)
+    return AtlasGrid.box(LOW, HIGH, resolution)
 
 
 def resolution_for(edge_mm: float) -> float:
@@ -137,7 +137,7 @@ def _template(name: str, resolution: float) -> Array:
     return np.ascontiguousarray(padded[::step, ::step, ::step])
 
 
-def _infratentorial(grid: Grid, brain: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _infratentorial(grid: AtlasGrid, brain: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Cerebellum and brainstem: below the tentorium, or near the brainstem's axis below the midbrain's top."""
     x, y, z = grid.mesh()
     table = RegularGridInterpolator((lm.TENTORIUM_Y, lm.TENTORIUM_X), np.array(lm.TENTORIUM_Z, float))
@@ -151,7 +151,7 @@ def _infratentorial(grid: Grid, brain: npt.NDArray[np.bool_]) -> npt.NDArray[np.
     return brain & (stem | cerebellum)
 
 
-def _ventricles(grid: Grid, csf: Array) -> Array:
+def _ventricles(grid: AtlasGrid, csf: Array) -> Array:
     """Ventricular part of the CSF map (0 to 1)."""
     x, y, z = grid.mesh()
     low, high = lm.LATERAL_VENTRICLE_BOX
@@ -185,50 +185,28 @@ def adopt(atlases: list[Atlas]) -> None:
     _built.update((atlas.resolution, atlas) for atlas in atlases)
 
 
+@dataclass(frozen=True)
+class _Brain:
+    """The template's brain on the atlas grid: its mask, tissue fractions, and the temporal horns (all 0 to 1)."""
+
+    mask: npt.NDArray[np.bool_]
+    gm: Array
+    wm: Array
+    csf: Array
+    horn: Array
+
+
 def _build(resolution: float) -> Atlas:
     grid = grid_of(resolution)
-    t1, gm, wm = (_template(name, resolution) for name in ("t1", "gm", "wm"))
-    brain = t1 > 0.1
-    total = np.maximum(gm + wm, 1e-6)
-    scale = np.minimum(1.0, 1.0 / total)
-    gm, wm = gm * scale * brain, wm * scale * brain
-    gm, wm, csf = _sharpen(gm, wm, np.clip(1 - gm - wm, 0, 1) * brain, brain)
-    horn = tubes(grid, [lm.TEMPORAL_HORN]) * brain
-    csf = csf + horn * (gm + wm)
-    gm, wm = gm * (1 - horn), wm * (1 - horn)
-
-    fractions: dict[str, Array] = {name: np.zeros(grid.shape, np.float32) for name in NORMAL}
-    infratentorial = _infratentorial(grid, brain)
-    deep = ellipsoids(grid, lm.DEEP_GREY) * ~infratentorial
-    iron = ellipsoids(grid, lm.IRON_RICH)
-    fractions["deep"] = gm * deep
-    gm = gm - fractions["deep"]
-    for name, part in (("gm", gm), ("wm", wm), ("deep", fractions["deep"])):
-        share = 0.85 if name != "wm" else 0.6
-        fractions["iron"] += share * iron * part
-        fractions[name] = part * (1 - share * iron)
-    fractions["csf"] = csf.copy()
-    outside = extracerebral(grid, brain)
-    for name, amount in outside.fractions.items():
-        fractions[name] = fractions[name] + amount
-    ventricle = _ventricles(grid, csf)
-    ventricle = np.maximum(ventricle, horn)
-
-    plexus = tubes(grid, lm.CHOROID_PLEXUS, softness=1.0)
-    plexus = np.maximum(plexus, ellipsoids(grid, [lm.CHOROID_GLOMUS]))
-    _insert(fractions, "choroid", 0.9 * plexus * np.clip(1.5 * ndimage.maximum_filter(ventricle, 3), 0, 1))
-    arteries, veins = tubes(grid, lm.ARTERIES), tubes(grid, (*lm.VEINS, outside.sagittal_sinus))
-    soft = fractions["csf"] + fractions["dura"] + 0.25 * (fractions["gm"] + fractions["wm"]) + (1 - brain)
-    _insert(fractions, "vein", veins * np.clip(soft, 0, 1))
-    _insert(fractions, "artery", arteries * np.clip(soft + 0.2, 0, 1))
-    _insert(fractions, "dura", 0.45 * cleft(infratentorial, brain & ~infratentorial) * (csf > 0.1))
-    pituitary = np.maximum(ellipsoids(grid, [lm.PITUITARY]), tubes(grid, [lm.STALK])) * (1 - gm - wm)
-    _insert(fractions, "pituitary", pituitary)
-
-    near = ndimage.gaussian_filter(ventricle, 4.0 / resolution)
+    brain = _brain(grid, resolution)
+    infratentorial = _infratentorial(grid, brain.mask)
+    outside = extracerebral(grid, brain.mask)
+    ventricle = np.maximum(_ventricles(grid, brain.csf), brain.horn)
+    fractions = _fractions(grid, brain, infratentorial, outside, ventricle)
+    near_ventricle = ndimage.gaussian_filter(ventricle, 4.0 / resolution)
     regions = {
         "ventricle": ventricle,
-        "periventricular": np.clip(3 * near, 0, 1),
+        "periventricular": np.clip(3 * near_ventricle, 0, 1),
         "infratentorial": ndimage.gaussian_filter(infratentorial.astype(np.float32), 0.5),
         "medial_temporal": ellipsoids(grid, lm.MEDIAL_TEMPORAL),
         "strip": outside.strip,
@@ -242,6 +220,47 @@ def _build(resolution: float) -> Atlas:
     steps = round(NEAR_MM / resolution)
     near = {name: ndimage.binary_dilation(regions[name] > 0.3, reach, iterations=steps) for name in ("strip", "head")}
     return Atlas(resolution, data, near)
+
+
+def _brain(grid: AtlasGrid, resolution: float) -> _Brain:
+    t1, gm, wm = (_template(name, resolution) for name in ("t1", "gm", "wm"))
+    mask = t1 > 0.1
+    total = np.maximum(gm + wm, 1e-6)
+    scale = np.minimum(1.0, 1.0 / total)
+    gm, wm = gm * scale * mask, wm * scale * mask
+    gm, wm, csf = _sharpen(gm, wm, np.clip(1 - gm - wm, 0, 1) * mask, mask)
+    horn = tubes(grid, [lm.TEMPORAL_HORN]) * mask
+    csf = csf + horn * (gm + wm)
+    return _Brain(mask, gm * (1 - horn), wm * (1 - horn), csf, horn)
+
+
+def _fractions(
+    grid: AtlasGrid, brain: _Brain, infratentorial: npt.NDArray[np.bool_], outside: Surroundings, ventricle: Array
+) -> dict[str, Array]:
+    """Fractions of all tissues: the brain's own, what surrounds it, then the small things that are laid over both."""
+    fractions: dict[str, Array] = {name: np.zeros(grid.shape, np.float32) for name in NORMAL}
+    deep = ellipsoids(grid, lm.DEEP_GREY) * ~infratentorial
+    iron = ellipsoids(grid, lm.IRON_RICH)
+    fractions["deep"] = brain.gm * deep
+    cortex = brain.gm - fractions["deep"]
+    for name, part in (("gm", cortex), ("wm", brain.wm), ("deep", fractions["deep"])):
+        share = 0.85 if name != "wm" else 0.6
+        fractions["iron"] += share * iron * part
+        fractions[name] = part * (1 - share * iron)
+    fractions["csf"] = brain.csf.copy()
+    for name, amount in outside.fractions.items():
+        fractions[name] = fractions[name] + amount
+    plexus = tubes(grid, lm.CHOROID_PLEXUS, softness=1.0)
+    plexus = np.maximum(plexus, ellipsoids(grid, [lm.CHOROID_GLOMUS]))
+    _insert(fractions, "choroid", 0.9 * plexus * np.clip(1.5 * ndimage.maximum_filter(ventricle, 3), 0, 1))
+    arteries, veins = tubes(grid, lm.ARTERIES), tubes(grid, (*lm.VEINS, outside.sagittal_sinus))
+    soft = fractions["csf"] + fractions["dura"] + 0.25 * (fractions["gm"] + fractions["wm"]) + (1 - brain.mask)
+    _insert(fractions, "vein", veins * np.clip(soft, 0, 1))
+    _insert(fractions, "artery", arteries * np.clip(soft + 0.2, 0, 1))
+    _insert(fractions, "dura", 0.45 * cleft(infratentorial, brain.mask & ~infratentorial) * (brain.csf > 0.1))
+    pituitary = np.maximum(ellipsoids(grid, [lm.PITUITARY]), tubes(grid, [lm.STALK])) * (1 - cortex - brain.wm)
+    _insert(fractions, "pituitary", pituitary)
+    return fractions
 
 
 def _sharpen(gm: Array, wm: Array, csf: Array, brain: npt.NDArray[np.bool_], power: float = 1.7) -> list[Array]:

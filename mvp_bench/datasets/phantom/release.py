@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mvp_bench.config.groups import PhantomConfig
-from mvp_bench.datasets.phantom import MANIFEST, VERSION, patient_count
 from mvp_bench.datasets.phantom.anatomy import adopt, load_atlas
 from mvp_bench.datasets.phantom.cohorts import Cohort, cohort_of
 from mvp_bench.datasets.phantom.grids import VoxelGrid
 from mvp_bench.datasets.phantom.releases import LAYOUTS
 from mvp_bench.datasets.phantom.releases.base import LABEL, Stored
+from mvp_bench.datasets.phantom.request import MANIFEST, patient_count, phantom_request
 from mvp_bench.datasets.phantom.subject import draw_person, make_subject, resolutions
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError
@@ -30,42 +31,57 @@ STATE = ".phantom"
 _GZIP_LEVEL = 1
 
 
-def write_release(card: Card, destination: Path, config: PhantomConfig, seed: int, workers: int) -> Path:
-    """See :func:`mvp_bench.datasets.phantom.write_phantom_release`."""
+def write_phantom_release(card: Card, destination: Path, config: PhantomConfig, seed: int, workers: int = 1) -> Path:
+    """Write a synthetic release below ``destination``.
+
+    A release that is already complete is left alone, an interrupted one continued, one of another key (seed, size,
+    modalities or version of the generator) replaced.
+
+    Args:
+        card: dataset 501-506, 511-514 or 521-525.
+        destination: folder in which the release's top folder is made.
+        config: voxel size and number of patients.
+        seed: fixes everything.
+        workers: processes.
+
+    Returns:
+        The folder to point ``--source`` at.
+
+    Raises:
+        InputError: if files that are no phantom stand in the way.
+        KeyError: if there is no phantom of this dataset.
+    """
     cohort = cohort_of(card.id, tuple(card.modalities))
     layout = LAYOUTS[card.id]
     top = destination / layout.top
-    count = patient_count(card, config)
-    request = {
-        "dataset": card.dataset_name,
-        "seed": seed,
-        "spacing_mm": config.spacing_mm,
-        "patients": count,
-        "modalities": list(card.modalities),
-        "generator": VERSION,
-    }
+    request = phantom_request(card, config, seed)
     if _finished(top, request):
         return top
     _begin(top, request)
+    count = patient_count(card, config)
     todo = [index for index in range(count) if not (top / STATE / f"{index}.json").is_file()]
-    jobs = [(cohort, top, config.spacing_mm, seed, index, count) for index in todo]
-    with progress(f"phantom {card.name}", len(jobs)) as advance:
-        if workers <= 1 or len(jobs) <= 1:
-            for job in jobs:
-                write_patient(*job)
-                advance(1)
-        else:
-            atlases = [load_atlas(r) for r in sorted(resolutions(config.spacing_mm))]
-            with worker_pool(min(workers, len(jobs)), initializer=adopt, initargs=(atlases,)) as pool:
-                for future in [pool.submit(write_patient, *job) for job in jobs]:
-                    future.result()
-                    advance(1)
+    _write_patients([(cohort, top, config.spacing_mm, seed, index, count) for index in todo], card.name, workers)
     records = [read_json(top / STATE / f"{index}.json") for index in range(count)]
     for relative, text in layout.tables(records).items():
         write_text(top / relative, text)
     write_json(top / MANIFEST, {**request, "config": asdict(config), "subjects": records})
     shutil.rmtree(top / STATE)
     return top
+
+
+def _write_patients(jobs: Sequence[tuple[Cohort, Path, float, int, int, int]], name: str, workers: int) -> None:
+    """Write patients, several at a time; a job holds the arguments of :func:`write_patient`."""
+    with progress(f"phantom {name}", len(jobs)) as advance:
+        if workers <= 1 or len(jobs) <= 1:
+            for job in jobs:
+                write_patient(*job)
+                advance(1)
+            return
+        atlases = [load_atlas(r) for r in sorted(resolutions(jobs[0][2]))]
+        with worker_pool(min(workers, len(jobs)), initializer=adopt, initargs=(atlases,)) as pool:
+            for future in [pool.submit(write_patient, *job) for job in jobs]:
+                future.result()
+                advance(1)
 
 
 def write_patient(cohort: Cohort, top: Path, spacing_mm: float, seed: int, index: int, count: int) -> None:
@@ -81,8 +97,8 @@ def write_patient(cohort: Cohort, top: Path, spacing_mm: float, seed: int, index
     write_json(top / STATE / f"{index}.json", {**record, **subject.facts})
 
 
-def patient_names(card: Card, config: PhantomConfig, seed: int) -> list[str]:
-    """Ids of all patients, without making them."""
+def phantom_patients(card: Card, config: PhantomConfig, seed: int = 0) -> list[str]:
+    """Ids of the patients that :func:`write_phantom_release` would make, in order, without making them."""
     cohort, count = cohort_of(card.id), patient_count(card, config)
     return [LAYOUTS[card.id].patient(i, count, draw_person(cohort, seed, i)) for i in range(count)]
 

@@ -15,14 +15,14 @@ from mvp_bench.datasets.phantom.spline import Array, Axes
 
 
 @dataclass(frozen=True)
-class Grid:
+class AtlasGrid:
     """Regular grid: voxel centres along x, y, z in mm, with one edge length."""
 
     axes: Axes
     edge: float
 
     @classmethod
-    def box(cls, low: Sequence[float], high: Sequence[float], edge: float) -> Grid:
+    def box(cls, low: Sequence[float], high: Sequence[float], edge: float) -> AtlasGrid:
         """Grid from ``low`` to ``high`` (inclusive)."""
         x, y, z = (np.arange(a, b + edge / 2, edge, dtype=np.float32) for a, b in zip(low, high, strict=True))
         return cls((x, y, z), edge)
@@ -60,7 +60,7 @@ def mirrored(shapes: Iterable[Ellipsoid]) -> list[Ellipsoid]:
     return both
 
 
-def ellipsoids(grid: Grid, shapes: Iterable[Ellipsoid], softness: float | None = None) -> Array:
+def ellipsoids(grid: AtlasGrid, shapes: Iterable[Ellipsoid], softness: float | None = None) -> Array:
     """Membership 0 to 1 of the union; the edge is ``softness`` mm wide (default: one voxel)."""
     width = grid.edge if softness is None else softness
     out = np.zeros(grid.shape, np.float32)
@@ -78,7 +78,7 @@ def ellipsoids(grid: Grid, shapes: Iterable[Ellipsoid], softness: float | None =
     return out
 
 
-def tubes(grid: Grid, courses: Iterable[Tube], softness: float | None = None) -> Array:
+def tubes(grid: AtlasGrid, courses: Iterable[Tube], softness: float | None = None) -> Array:
     """Partial volume 0 to 1 of vessels; one thinner than a voxel fills only part of it."""
     width = grid.edge if softness is None else softness
     out = np.zeros(grid.shape, np.float32)

@@ -13,7 +13,7 @@ from mvp_bench.datasets.geometry.derive import Derived
 from mvp_bench.datasets.integrity.cases import LABEL, check_cases, empty_regions
 from mvp_bench.datasets.integrity.duplicates import find_duplicates, with_duplicates
 from mvp_bench.datasets.integrity.report import CaseFacts
-from mvp_bench.datasets.preparation.journal import Journal
+from mvp_bench.datasets.journal import Journal
 from mvp_bench.datasets.preparation.making import MadeCases, make_cases
 from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Modality

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mvp_bench.config.groups import CheckConfig, PreparationConfig, RegistrationConfig
-from mvp_bench.datasets.geometry.derive import Derived, Outcome, write_derived
-from mvp_bench.datasets.preparation.journal import Journal, run_kept, step_key
+from mvp_bench.datasets.geometry.derive import Derived, TargetOutcome, write_derived
+from mvp_bench.datasets.journal import Journal, run_kept, step_key
 from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Repair
 from mvp_bench.errors import InputError
@@ -22,7 +22,7 @@ from mvp_bench.errors import InputError
 class Made:
     """What became of one :class:`Derived`: its outcomes, or the fault that stopped it."""
 
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[TargetOutcome, ...] = ()
     fault: str = ""
 
 
@@ -114,7 +114,7 @@ def _make(item: Derived, check: CheckConfig, registration: RegistrationConfig) -
         return Made(fault=error.fault)
 
 
-def _with_outcomes(case: Case, outcomes: Mapping[str, Outcome], card: Card) -> tuple[Case, str]:
+def _with_outcomes(case: Case, outcomes: Mapping[str, TargetOutcome], card: Card) -> tuple[Case, str]:
     """The case with the paths of the outcomes, and why it cannot be used (empty if it can)."""
     images = {m: outcomes[path].path if path and path in outcomes else path for m, path in case.images.items()}
     label = outcomes[case.label].path if case.label and case.label in outcomes else case.label

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from mvp_bench.config.groups import OverlapConfig
 from mvp_bench.datasets.catalog import load_cards
+from mvp_bench.datasets.geometry.perceptual import HASH_BITS
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts, FileFacts, Integrity
 from mvp_bench.datasets.overlap import audit as audit_module
 from mvp_bench.datasets.overlap import images
 from mvp_bench.datasets.overlap.audit import OVERLAP, Audit, audit, print_audit
 from mvp_bench.datasets.overlap.crosswalk import crosswalk_folder
-from mvp_bench.datasets.overlap.images import CACHE, Scan, image_twins
-from mvp_bench.datasets.overlap.perceptual import HASH_BITS
+from mvp_bench.datasets.overlap.images import CACHE, PreparedImage, image_twins
 from mvp_bench.datasets.prepared import BLOCK
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock
 from mvp_bench.errors import InputError
@@ -296,9 +296,9 @@ def test_twins_by_image_are_verified_once(workspace: Workspace, monkeypatch: pyt
 
 
 def test_a_second_modality_is_tried_where_the_first_fails(workspace: Workspace, monkeypatch) -> None:
-    def scan(who: str, modality: str, seed: int) -> Scan:
+    def scan(who: str, modality: str, seed: int) -> PreparedImage:
         path = Path(f"Dataset{who}") / f"{modality}.nii.gz"
-        return Scan((who, "p"), modality, path, facts(f"{who}{modality}", f"{who}{modality}", hash_text(seed)))
+        return PreparedImage((who, "p"), modality, path, facts(f"{who}{modality}", f"{who}{modality}", hash_text(seed)))
 
     scans = [scan(who, modality, seed) for who in ("901", "902") for seed, modality in enumerate(("t1", "t2", "flair"))]
     compare = Comparison({frozenset({"901t2", "902t2"}): 0.9})

@@ -8,7 +8,7 @@ import pytest
 
 from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.datasets.catalog import load_cards
-from mvp_bench.datasets.phantom import write_phantom_release
+from mvp_bench.datasets.phantom.release import write_phantom_release
 from mvp_bench.datasets.schema import Card
 
 IDS = (501, 502, 503, 504, 505, 506, 511, 512, 513, 514, 521, 522, 523, 524, 525)

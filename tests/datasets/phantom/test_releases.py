@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from mvp_bench.config.groups import PhantomConfig
-from mvp_bench.datasets.phantom import MANIFEST, phantom_patients, release, write_phantom_release
+from mvp_bench.datasets.phantom import release
 from mvp_bench.datasets.phantom.cohorts import COHORTS
+from mvp_bench.datasets.phantom.release import phantom_patients, write_phantom_release
+from mvp_bench.datasets.phantom.request import MANIFEST
 from mvp_bench.datasets.phantom.subject import draw_person
 from mvp_bench.datasets.schema import Card
 from mvp_bench.errors import InputError

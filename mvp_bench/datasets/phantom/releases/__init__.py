@@ -6,10 +6,10 @@ lie beside them. It knows nothing of images.
 
 from __future__ import annotations
 
-from mvp_bench.datasets.phantom.releases.base import Layout
+from mvp_bench.datasets.phantom.releases.base import ReleaseLayout
 from mvp_bench.datasets.phantom.releases.brats import BRATS_LAYOUTS
 from mvp_bench.datasets.phantom.releases.classification import CLASSIFICATION_LAYOUTS
 from mvp_bench.datasets.phantom.releases.others import OTHER_LAYOUTS
 
-LAYOUTS: dict[int, Layout] = {**BRATS_LAYOUTS, **CLASSIFICATION_LAYOUTS, **OTHER_LAYOUTS}
+LAYOUTS: dict[int, ReleaseLayout] = {**BRATS_LAYOUTS, **CLASSIFICATION_LAYOUTS, **OTHER_LAYOUTS}
 """Dataset id -> layout."""

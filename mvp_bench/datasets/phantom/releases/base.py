@@ -33,7 +33,7 @@ Record = Mapping[str, Any]
 """A patient in PHANTOM.json: "patient", "index" and the subject's facts."""
 
 
-class Layout(Protocol):
+class ReleaseLayout(Protocol):
     """One release."""
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mvp_bench.datasets.phantom.releases.base import LABEL, Layout, Record, Stored, table
+from mvp_bench.datasets.phantom.releases.base import LABEL, Record, ReleaseLayout, Stored, table
 from mvp_bench.datasets.phantom.subject import Person
 
 
@@ -14,7 +14,7 @@ class Brats2023:
     """``BraTS-XXX-NNNNN-000/BraTS-XXX-NNNNN-000-t1c.nii.gz``.
 
     Attributes:
-        top: see Layout.
+        top: see ReleaseLayout.
         code: PED, MET, MEN, SSA.
         folders: training folders below ``top`` ("" is top itself); the second one, if any, takes every third patient.
     """
@@ -141,7 +141,7 @@ def _challenge(code: str, suffix: str = "") -> str:
     return f"ASNR-MICCAI-BraTS2023-{code}-Challenge-TrainingData{suffix}"
 
 
-BRATS_LAYOUTS: dict[int, Layout] = {
+BRATS_LAYOUTS: dict[int, ReleaseLayout] = {
     501: Brats2023(_challenge("PED"), "PED"),
     502: Brats2023("BraTS2023-MET", "MET", (_challenge("MET"), _challenge("MET", "_Additional"))),
     505: UpennGbm(),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from mvp_bench.datasets.phantom.releases.base import Layout, Record, Stored, table
+from mvp_bench.datasets.phantom.releases.base import Record, ReleaseLayout, Stored, table
 from mvp_bench.datasets.phantom.subject import Person
 
 _DESCRIPTION = "MPR__GradWarp__B1_Correction__N3__Scaled"
@@ -125,4 +125,4 @@ class Abide:
         return {"Phenotypic_V1_0b.csv": table(header, rows)}
 
 
-CLASSIFICATION_LAYOUTS: dict[int, Layout] = {512: Adni(), 513: Adhd200(), 514: Abide()}
+CLASSIFICATION_LAYOUTS: dict[int, ReleaseLayout] = {512: Adni(), 513: Adhd200(), 514: Abide()}

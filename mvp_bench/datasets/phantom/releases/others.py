@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mvp_bench.datasets.phantom.releases.base import LABEL, Layout, Record, Stored, table
+from mvp_bench.datasets.phantom.releases.base import LABEL, Record, ReleaseLayout, Stored, table
 from mvp_bench.datasets.phantom.subject import Person
 
 _ADC_UNITS = ((1.0, True), (1.0, True), (1e-3, False), (1e-6, False), (1.0, True))
@@ -119,4 +119,4 @@ class Ixi:
         return {}
 
 
-OTHER_LAYOUTS: dict[int, Layout] = {503: Isles(), 504: MrBrains(), 506: VsSeg(), 525: Ixi()}
+OTHER_LAYOUTS: dict[int, ReleaseLayout] = {503: Isles(), 504: MrBrains(), 506: VsSeg(), 525: Ixi()}

@@ -15,8 +15,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from mvp_bench.config.groups import OverlapConfig
+from mvp_bench.datasets.geometry.perceptual import HASH_BITS, perceptual_hash, same_scan, twin_pairs
 from mvp_bench.datasets.geometry.volumes import Grid, Volume
-from mvp_bench.datasets.overlap.perceptual import HASH_BITS, perceptual_hash, same_scan, twin_pairs
 from mvp_bench.datasets.phantom.cohorts import cohort_of
 from mvp_bench.datasets.phantom.subject import make_subject
 
