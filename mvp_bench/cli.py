@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -230,13 +229,7 @@ def _weights(workspace: Workspace, config: WeightsConfig, profile: str) -> int:
 
 
 def _benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str) -> int:
-    from mvp_bench.benchmark.pipeline import run_benchmark, summary
-    from mvp_bench.leaderboard.render.terminal import print_leaderboards
-    from mvp_bench.leaderboard.writing import write_leaderboards
+    from mvp_bench.benchmark.verb import benchmark as run
 
-    started = time.monotonic()
     seeds = config.seeds or tuple(range(config.seed, config.seed + PROFILES[profile].seeds))
-    outcome = run_benchmark(workspace, config, profile, seeds)
-    print_leaderboards(write_leaderboards(workspace, config.statistics, config.seed))
-    summary(outcome, started)
-    return SOME_FAILED if outcome.failed else 0
+    return SOME_FAILED if run(workspace, config, profile, seeds).failed else 0

@@ -161,6 +161,17 @@ class _Start:
             self.initializer(*self.initargs)
 
 
+@contextlib.contextmanager
+def lone_worker() -> Iterator[Executor]:
+    """An executor with a single process, which breaks alone when that process dies."""
+    start = _Start(dict(os.environ), _blas_threads(), None, ())
+    pool = ProcessPoolExecutor(1, mp_context=_ready(), initializer=start)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 def run_all(
     pool: Executor,
     function: Callable[[Job], Result],

@@ -21,7 +21,7 @@ from mvp_bench.parallel import preload, run_all, worker_pool
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
-HEAVY = ("mvp_bench.finetuning.segmentation", "mvp_bench.finetuning.classification", "mvp_bench.benchmark.pipeline")
+HEAVY = ("mvp_bench.finetuning.segmentation", "mvp_bench.finetuning.classification", "mvp_bench.benchmark.verb")
 """What the benchmark's workers need."""
 
 adopted: list[str] = []

@@ -1,34 +1,40 @@
-"""The grid of cells: tasks x methods x seeds x folds, each with the hash of everything its result depends on."""
+"""The grid of cells: tasks x methods x seeds x folds, each with the key of everything its result depends on."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mvp_bench.benchmark.imported import is_imported, method_folder, unknown_run
+from mvp_bench.benchmark.cell_job import CellRun
+from mvp_bench.benchmark.imported import is_imported, run_folder, unknown_run
+from mvp_bench.cells.spec import CellNeeds, CellSpec
 from mvp_bench.config.groups import ClassificationConfig, SegmentationConfig
 from mvp_bench.config.verbs import BenchmarkConfig
 from mvp_bench.datasets.schema import Card, Fold
 from mvp_bench.errors import InputError
-from mvp_bench.identity import hash_of
-from mvp_bench.planning.plan import Planned
+from mvp_bench.finetuning.job import FineTuneJob
+from mvp_bench.identity import counted
+from mvp_bench.models.record import EncoderRecord
+from mvp_bench.planning.plan import Planned, case_files
+from mvp_bench.pretraining.job import PretrainJob
 from mvp_bench.registry import IMPORTED, METHODS, SCRATCH, unknown_name
+from mvp_bench.training.machine import resolved_runtime
 from mvp_bench.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Task:
-    """A planned downstream dataset with one fold of its split, ``train`` cut down to the label fraction."""
+    """A planned downstream dataset with one fold of its split, ``train`` cut down to the label budget."""
 
     planned: Planned
     fold_index: int
     fold: Fold
-    splits_hash: str
-    label_fraction: float = 1.0
+    splits: str
+    """Key of the splits."""
+    label_budget: float = 1.0
 
     @property
     def card(self) -> Card:
@@ -40,90 +46,91 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training and test. ``pretrained`` is the folder of the method's pre-training run (None for scratch)."""
+class Weights:
+    """What a cell starts from: a run that is to be made, one that is there, or nothing."""
 
-    task: Task
-    method: str
-    encoder: str
-    seed: int
-    profile: str
-    config: BenchmarkConfig
-    pretrained: Path | None
-    pretraining_hash: str | None
-    """Of everything that pre-training depends on; stands in for the weights before they exist. Of imported ones: of the
-    weights."""
-
-    @cached_property
-    def tuning(self) -> SegmentationConfig | ClassificationConfig:
-        """The fine-tuning configuration that applies."""
-        return self.config.segmentation if self.task.card.kind == "segmentation" else self.config.classification
-
-    @cached_property
-    def config_hash(self) -> str:
-        """Of the fine-tuning settings that every method, seed and fold of one comparison shares."""
-        tuning = {k: v for k, v in asdict(self.tuning).items() if k not in ("checkpoint_every", "keep_predictions")}
-        return hash_of([tuning, asdict(self.config.runtime), self.profile])
-
-    @cached_property
-    def hash(self) -> str:
-        """Of everything the cell's result depends on."""
-        return hash_of(
-            [
-                self.config_hash,
-                self.config.stem,
-                self.task.planned.store.key,
-                self.task.planned.key,
-                self.task.splits_hash,
-                self.task.fold_index,
-                self.task.label_fraction,
-                self.method,
-                self.encoder,
-                self.seed,
-                self.pretraining_hash,
-            ]
-        )
+    job: PretrainJob | None = None
+    imported: EncoderRecord | None = None
+    folder: Path | None = None
 
     @property
-    def name(self) -> str:
-        """Id of the cell, unique within its task and method."""
-        coordinates = f"labels{self.task.label_fraction:g}-fold{self.task.fold_index}-seed{self.seed}"
-        return f"{self.encoder}-{self.config.stem}-{coordinates}-{self.hash[:10]}"
+    def key(self) -> str | None:
+        """Key of the run; of imported weights their hash; None: from scratch."""
+        if self.job is not None:
+            return self.job.key
+        return self.imported.weights_sha256 if self.imported is not None else None
 
-    def folder(self, workspace: Workspace) -> Path:
-        """results/cells/<task>/<method>/<cell id>."""
-        return workspace.cells / self.task.card.dataset_name / method_folder(self.method) / self.name
+    @property
+    def seed(self) -> int | None:
+        """Seed of the pre-training; None where there is none, or where it is unknown."""
+        if self.job is not None:
+            return self.job.seed
+        return self.imported.seed if self.imported is not None and self.imported.origin is None else None
 
-    def record(self) -> dict[str, Any]:
-        """The part of cell.json that is known before the cell runs."""
-        block, fold = self.task.planned.block, self.task.fold
-        return {
-            "task": self.task.card.dataset_name,
-            "kind": self.task.card.kind,
-            "method": self.method,
-            "encoder": self.encoder,
-            "mode": "full",
-            "label_fraction": self.task.label_fraction,
-            "stem": self.config.stem,
-            "seed": self.seed,
-            "fold": self.task.fold_index,
-            "profile": self.profile,
-            "source": block.source,
-            "classes": block.classes,
-            "regions": list(block.regions),
-            "metrics": self.task.card.metrics,
-            "n_train": len(fold.train),
-            "n_val": len(fold.val),
-            "n_test": len(fold.test),
-            "hashes": {
-                "data": block.data_hash,
-                "splits": self.task.splits_hash,
-                "plan": self.task.planned.key,
-                "config": self.config_hash,
-                "encoder": self.pretraining_hash,
-                "cell": self.hash,
-            },
-        }
+
+def weights_of(workspace: Workspace, method: str, job: PretrainJob | None, imported: EncoderRecord | None) -> Weights:
+    """Weights of a method: those that ``job`` makes, those of an imported run, or none."""
+    if job is not None:
+        return Weights(job=job, folder=job.folder)
+    return Weights(imported=imported, folder=run_folder(workspace, method)) if imported is not None else Weights()
+
+
+def cell_of(
+    workspace: Workspace, task: Task, method: str, weights: Weights, config: BenchmarkConfig, profile: str, seed: int
+) -> CellRun:
+    """One cell of the grid, as a job."""
+    planned, block, fold = task.planned, task.planned.block, task.fold
+    tuning = tuning_of(task.card, config)
+    spec = CellSpec(
+        task=task.card.dataset_name,
+        kind=task.card.kind,  # type: ignore[arg-type]
+        source=block.source,
+        method=method,
+        encoder=config.encoder,
+        label_budget=task.label_budget,
+        stem=config.stem,
+        fold=task.fold_index,
+        seed=seed,
+        pretrain_seed=weights.seed,
+        recipe=weights.job.recipe if weights.job is not None else None,
+        profile=profile,
+        regions=dict(block.regions),
+        classes=list(block.classes),
+        metrics=list(task.card.metrics),
+        tested={case: block.cases[case].patient for case in fold.test},
+        n_train=len(fold.train),
+        n_val=len(fold.val),
+        n_test=len(fold.test),
+        needs=CellNeeds(
+            dataset=block.key, splits=task.splits, plan=planned.key, arrays=planned.store.key, encoder=weights.key
+        ),
+        settings={**counted(tuning), **resolved_runtime(config.runtime)},
+    )
+    files = case_files(workspace, planned.card, block)
+    tune = FineTuneJob(
+        task=spec.task,
+        key=spec.key,
+        plan=planned.plan,
+        cases_folder=planned.cases,
+        arrays=planned.store.key,
+        regions=spec.regions,
+        classes=spec.classes,
+        fold=fold,
+        encoder=spec.encoder,
+        pretrained=weights.folder,
+        stem=config.stem,
+        seed=seed,
+        config=tuning,
+        runtime=config.runtime,
+        folder=spec.folder(workspace),
+    )
+    images = {case: next(str(path) for path in files[case].images if path) for case in fold.test}
+    return CellRun(workspace.root, spec, tune, images, config.keep_models)
+
+
+def tuning_of(card: Card, config: BenchmarkConfig) -> SegmentationConfig | ClassificationConfig:
+    """The fine-tuning settings of a task's kind."""
+    return config.segmentation if card.kind == "segmentation" else config.classification
 
 
 def check_methods(names: tuple[str, ...], runs: Collection[str] = ()) -> list[str]:

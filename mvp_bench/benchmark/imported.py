@@ -28,11 +28,6 @@ def run_folder(workspace: Workspace, method: str) -> Path:
     return workspace.pretraining / method.removeprefix(IMPORTED)
 
 
-def method_folder(method: str) -> str:
-    """The method's name where it names a folder: not every file system takes a colon."""
-    return method.replace(":", "-")
-
-
 def finished_runs(workspace: Workspace) -> list[str]:
     """Names of the folders in results/pretraining whose weights can be used."""
     return sorted(path.parent.name for path in workspace.pretraining.glob(f"[!.]*/{RECORD_FILE}"))

@@ -144,6 +144,8 @@ class BenchmarkConfig(CommonConfig):
     """Cells trained at the same time."""
     stem: StemRule = "reinit"
     """How pre-trained weights reach a first convolution with another number of modalities."""
+    keep_models: bool = True
+    """Keep every cell's trained network beside its results."""
     phantom_config: PhantomConfig = field(default_factory=PhantomConfig)
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)

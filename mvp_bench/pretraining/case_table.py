@@ -52,8 +52,8 @@ class CaseTable:
     names: np.ndarray
     """uint8: the cases' names, UTF-8, one after the other."""
     ranges: np.ndarray
-    """float64 (N, channels, 2): intensities that become 0 and 1; NaN until someone has measured them. Workers write to
-    the same pages; who comes second writes the same numbers."""
+    """float64 (N, channels, 2): intensities that become 0 and 1, as preprocessing measured them. NaN where the store
+    knows none, until someone has measured them: workers write to the same pages, who comes second the same numbers."""
     folder: Path | None = None
     """Where the arrays lie, if they do."""
     patients: list[list[str]] = field(default_factory=list)
@@ -69,6 +69,7 @@ class CaseTable:
         channels: list[list[int]] = []
         patients: list[list[str]] = []
         left_out: list[list[str]] = []
+        measured: list[np.ndarray | None] = []
         end = 0
         for number, source in enumerate(sources):
             order = {modality: channel for channel, modality in enumerate(source.store.modalities)}
@@ -86,6 +87,7 @@ class CaseTable:
                 end += len(name)
                 names.append(name)
                 own.append(info.patient)
+                measured.append(info.ranges)
                 channels.append([order[modality] for modality in info.present])
                 records.append(
                     (
@@ -116,7 +118,11 @@ class CaseTable:
         if records:
             rows["channels"] = [c + [-1] * (width - len(c)) for c in channels]
         text = np.frombuffer(b"".join(names), np.uint8)
-        return cls(rows, text, np.full((len(rows), most, 2), np.nan), None, patients, left_out)
+        ranges = np.full((len(rows), most, 2), np.nan)
+        for row, known in zip(ranges, measured, strict=True):
+            if known is not None:
+                row[: len(known)] = known[:most]
+        return cls(rows, text, ranges, None, patients, left_out)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import take_census
-from mvp_bench.pretraining.collect import PretrainJob
+from mvp_bench.pretraining.job import PretrainJob
 from mvp_bench.pretraining.run import assembled, peak_memory
 from mvp_bench.training.checkpoint import CHECKPOINT_FILE, writing
 

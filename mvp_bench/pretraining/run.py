@@ -8,7 +8,6 @@ import math
 import resource
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ import torch
 from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
 from mvp_bench.datasets.overlap.audit import Leak
 from mvp_bench.errors import InputError
-from mvp_bench.identity import code_version, hash_of
+from mvp_bench.identity import code_version
 from mvp_bench.io import lock, write_json, write_text
-from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, read_record
 from mvp_bench.models.weights import save_encoder
 from mvp_bench.pretraining import distributed
@@ -28,6 +26,7 @@ from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import Census, take_census
 from mvp_bench.pretraining.duplicates import check_threshold
 from mvp_bench.pretraining.engine import Engine, Outcome
+from mvp_bench.pretraining.identity import run_identity, run_key
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.model_card import model_card
 from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
@@ -37,8 +36,6 @@ from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.training.checkpoint import Identity, require_same, writing
 from mvp_bench.training.runtime import Runtime
 
-NOT_IDENTITY = ("workers", "log_every", "checkpoint_every", "pictures_every", "tensorboard")
-"""Fields of the configuration that change nothing of the result."""
 POSITIVE = ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every")
 """Fields that must be one at least."""
 
@@ -63,7 +60,7 @@ def pretrain(
     Args:
         stores: the datasets, all at the same spacing or nearly so.
         config: the training loop; ``config.method`` is a registered method. What concerns the data (``spacing``,
-            ``deduplicate``) has been done to ``stores`` (``collect.collect_sources``).
+            ``deduplicate``) has been done to ``stores`` (``cohort.collect_sources``).
         options: the method's own fields; ``None``: those of ``config.preset``, or of the preset named like the
             profile, or the defaults.
         encoder: registered preset.
@@ -82,7 +79,7 @@ def pretrain(
     with distributed.joined(runtime) as processes, writing(out_dir):
         table = CaseTable.of(stores)
         census = take_census(stores, table)
-        identity = _identity(config, options, ENCODERS[encoder], seed, profile, census, processes.world)
+        identity = run_identity(stores, config, options, encoder, runtime, seed, profile, processes.world)
         with lock(out_dir / RECORD_FILE) if processes.first else contextlib.nullcontext():
             record = processes.from_first(lambda: _finished(out_dir, identity))
             if record is not None:
@@ -176,22 +173,6 @@ def _finished(out_dir: Path, identity: Identity) -> EncoderRecord | None:
     return record
 
 
-def _identity(
-    config: PretrainConfig, options: Any, spec: EncoderSpec, seed: int, profile: str, census: Census, world: int
-) -> Identity:
-    """Everything that decides the result: the configuration, the encoder, and a digest of the data."""
-    processes = {"processes": world} if world > 1 else {}
-    return {
-        **processes,
-        "pretrain": {k: v for k, v in asdict(config).items() if k not in (*NOT_IDENTITY, "preset")},
-        "options": asdict(options),
-        "encoder": asdict(spec),
-        "seed": seed,
-        "profile": profile,
-        "data": {d.dataset: hash_of(d) for d in census.data},
-    }
-
-
 def _write(
     engine: Engine,
     outcome: Outcome,
@@ -212,7 +193,7 @@ def _write(
         modalities=list(census.modalities),
         method=config.method,
         config=json.loads(json.dumps(identity)),
-        config_hash=hash_of(identity),
+        config_hash=run_key(identity),
         spacing=census.spacing,
         patch_size=patch,
         intensity=engine.sampler.spec.intensity,

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_died
+from mvp_bench.planning.store import RANGE_PERCENTILES
 from mvp_bench.pretraining.case_table import CaseRow, CaseTable
 
 Size = tuple[int, int, int]
@@ -35,6 +36,8 @@ class CaseInfoLike(Protocol):
     def affine(self) -> np.ndarray: ...
     @property
     def middle(self) -> np.ndarray | None: ...
+    @property
+    def ranges(self) -> np.ndarray | None: ...
 
 
 class StoreLike(Protocol):
@@ -91,8 +94,8 @@ class SamplingSpec:
     intensity: Intensity = "zscore"
     """``zscore``: as stored, background 0. ``unit``: per image, percentiles of the brain to 0 and 1, clipped,
     background 0."""
-    percentiles: tuple[float, float] = (5.0, 95.0)
-    """For ``unit``."""
+    percentiles: tuple[float, float] = RANGE_PERCENTILES
+    """For ``unit``: those that preprocessing stored, unless a store knows none."""
     centre: Literal["brain", "volume"] = "brain"
     """What ``Batch.centre_offset`` is relative to: the middle of the stored volume, which is cropped to the brain, or
     that of the image before it was cropped."""

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from mvp_bench.benchmark.grid import check_methods
-from mvp_bench.benchmark.leak import LEAK_FILE
-from mvp_bench.benchmark.pipeline import run_benchmark
+from mvp_bench.benchmark.verb import run_benchmark
+from mvp_bench.cells.leak import LEAK_FILE
 from mvp_bench.datasets.overlap.crosswalk import add_crosswalks
 from mvp_bench.errors import InputError
 from mvp_bench.io import read_json, write_json
-from mvp_bench.leaderboard.cells import read_cells
-from mvp_bench.leaderboard.tables import write_leaderboards
+from mvp_bench.leaderboard.reading import read_cells
+from mvp_bench.leaderboard.writing import write_leaderboards
 from mvp_bench.models.formats.importing import ImportChoices, import_checkpoint
 from mvp_bench.models.record import RECORD_FILE, read_record
 from mvp_bench.workspace import Workspace
@@ -38,11 +38,12 @@ def test_a_foreign_checkpoint_is_a_row_of_both_boards(toys: Workspace, foreign: 
     assert (outcome.finished, outcome.failed) == (4, [])
     (segmentation,) = (toys.cells / "Dataset901_Toy901" / "imported-open.mind").iterdir()
     record = read_json(segmentation / "cell.json")
-    assert record["method"] == "imported:open.mind" and record["config"]["pretrained"] == "open.mind"
-    assert record["hashes"]["encoder"] == read_record(foreign).weights_sha256
+    assert record["spec"]["method"] == "imported:open.mind"
+    assert record["spec"]["needs"]["encoder"] == record["weights"] == read_record(foreign).weights_sha256
     assert record["load_report"]["loaded"] > 0 and record["load_report"]["new"] == 2, "the stem is drawn anew"
     assert record["cost"]["pretraining_wall_time_s"] is None and record["cost"]["pretraining_voxels_seen"] is None
-    assert not list(toys.cells.rglob(LEAK_FILE)), "nobody knows"
+    leaks = [read_json(path) for path in toys.cells.rglob(LEAK_FILE)]
+    assert [(leak["leak_percent"], "not known" in leak["note"]) for leak in leaks] == [(None, True)] * 2
     write_leaderboards(toys, CONFIG.statistics, 0)
     for kind in ("segmentation", "classification"):
         board = pd.read_csv(toys.results / f"leaderboard_{kind}.csv").set_index("method")
@@ -77,7 +78,7 @@ def test_leaks_of_known_data_are_counted(toys: Workspace) -> None:
     assert run_benchmark(toys, config, "smoke", [0]).finished == 1
     folder = toys.cells / "Dataset902_Toy902"
     (leak,) = (folder / f"imported-{run.name}").rglob(LEAK_FILE)
-    assert read_json(leak)["leak_percent"] == 0
+    assert read_json(leak)["leak_percent"] is None and "images of" in read_json(leak)["note"]
     table = toys.root / "table.csv"
     table.write_text("Toy902,Toy903\np05,p01")
     add_crosswalks(toys, [table])
@@ -94,7 +95,8 @@ def test_leaks_of_known_data_are_counted(toys: Workspace) -> None:
 def test_a_run_on_data_that_are_not_here_leaks_one_knows_not_what(toys: Workspace) -> None:
     make_run(toys.pretraining / "elsewhere")  # says that it saw p0 of 901, whom 901 does not have
     run_benchmark(toys, replace(CHECKPOINT, methods=("imported:elsewhere",), tasks=("901",)), "smoke", [0])
-    assert list(toys.cells.rglob("metrics.json")) and not list(toys.cells.rglob(LEAK_FILE))
+    (leak,) = toys.cells.rglob(LEAK_FILE)
+    assert list(toys.cells.rglob("metrics.json")) and read_json(leak)["leak_percent"] is None
 
 
 def test_unknown_and_unfinished_runs(toys: Workspace, foreign: Path) -> None:

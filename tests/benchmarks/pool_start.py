@@ -34,7 +34,7 @@ def import_what_a_cell_needs(seconds: float) -> int:
 
 def pools(method: str, count: int) -> None:
     """Open and close them in this process; prints the waiting time of each."""
-    import mvp_bench.benchmark.pipeline  # noqa: F401  what the verb has imported by then
+    import mvp_bench.benchmark.verb  # noqa: F401  what the verb has imported by then
 
     if method == "spawn":
         parallel._has_fork_server = lambda: False  # type: ignore[assignment]

@@ -20,6 +20,7 @@ class FakeInfo:
     affine: np.ndarray
     class_name: str | None = None
     middle: np.ndarray | None = None
+    ranges: np.ndarray | None = None
 
 
 class FakeStore:

@@ -12,8 +12,8 @@ from mvp_bench.datasets.overlap.audit import audit
 from mvp_bench.datasets.prepare import prepare_dataset
 from mvp_bench.io import read_json
 from mvp_bench.workspace import Workspace
-from tests.datasets.test_perceptual import oriented, scan, with_data
 from tests.datasets.releases import own_card
+from tests.datasets.test_perceptual import oriented, scan, with_data
 
 
 def test_a_twin_is_found_in_another_dataset(workspace: Workspace, tmp_path: Path) -> None:
