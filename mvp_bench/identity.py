@@ -30,6 +30,7 @@ or from it is then made anew. A test per stage compares golden numbers and fails
 SHORT = 10
 """Digits of a key in the names of folders."""
 _PIECE = 1 << 20
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
 def key_of(stage: Stage, settings: Any, needs: Mapping[str, str | None] | None = None) -> str:
@@ -59,7 +60,7 @@ def counted(settings: Any) -> Any:
         inside = _inside(type(settings))
         return {name: counted(getattr(settings, name)) for name in type(settings).model_fields if name in inside}
     if isinstance(settings, Mapping):
-        return {str(name): counted(value) for name, value in settings.items()}
+        return {str(name): v if type(v) in _LEAVES else counted(v) for name, v in settings.items()}
     if isinstance(settings, (list, tuple)):
         return [counted(value) for value in settings]
     if isinstance(settings, (set, frozenset)):

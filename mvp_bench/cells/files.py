@@ -11,6 +11,7 @@ import json
 import traceback
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 import xxhash
 from pydantic import Field, ValidationError
 
-from mvp_bench.cells.per_case import check_per_case, parse_per_case, write_per_case
+from mvp_bench.cells.per_case import PerCaseColumns, check_per_case, columns_from, parse_per_case, write_per_case
 from mvp_bench.cells.record import FORMAT, CellRecord
 from mvp_bench.cells.spec import Strict
 from mvp_bench.errors import InputError
@@ -75,9 +76,14 @@ class Result:
 
     folder: Path
     record: CellRecord
-    rows: pd.DataFrame
-    """The per-case table (``cells.per_case``)."""
+    columns: PerCaseColumns
+    """The per-case table as it was read."""
     scores: ScoreRecord
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The per-case table (``cells.per_case``), made where it is needed: thousands of cells are only recognised."""
+        return pd.DataFrame(self.columns)
 
     @property
     def cell_id(self) -> str:
@@ -107,7 +113,7 @@ def write_result(
         InputError: if the table cannot be one of this cell's (a diverged network, for instance); nothing is written.
     """
     spec = record.spec
-    check_per_case(rows, spec, folder / PER_CASE_FILE)
+    check_per_case(columns_from(rows), spec, folder / PER_CASE_FILE)
     values = aggregate(rows, spec.kind, spec.targets) if metrics is None else metrics
     (folder / METRICS_FILE).unlink(missing_ok=True)
     write_per_case(folder / PER_CASE_FILE, rows)
@@ -153,9 +159,9 @@ def read_result(folder: Path) -> Result:
     record = _record(fields, folder)
     if scores.key != record.key:
         raise InputError(folder / METRICS_FILE, found="the key of another cell", expected=record.key, fix=AGAIN)
-    rows = parse_per_case(table, record.spec.kind, folder / PER_CASE_FILE)
-    check_per_case(rows, record.spec, folder / PER_CASE_FILE)
-    return Result(folder, record, rows, scores)
+    columns = parse_per_case(table, record.spec.kind, folder / PER_CASE_FILE)
+    check_per_case(columns, record.spec, folder / PER_CASE_FILE)
+    return Result(folder, record, columns, scores)
 
 
 def read_record(folder: Path) -> CellRecord:

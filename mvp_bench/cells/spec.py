@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mvp_bench.identity import SHORT, counted, key_of
+from mvp_bench.identity import SHORT, key_of
 from mvp_bench.metrics.estimators import MEAN
 from mvp_bench.metrics.registry import TaskKind, ranking_metric
 from mvp_bench.workspace import Workspace
@@ -97,8 +97,8 @@ class CellSpec(Strict):
     @cached_property
     def key(self) -> str:
         """Key of all of it: two cells of one key are the same result."""
-        content = counted(self)
-        return key_of("finetune", content, content.pop("needs"))
+        # As counted() has it, since no field here is outside; many times faster.
+        return key_of("finetune", self.model_dump(exclude={"needs"}), self.needs.model_dump())
 
     @cached_property
     def comparison(self) -> str:

@@ -143,7 +143,7 @@ class Entry:
 
     def measures(self, metric: Metric) -> bool:
         """Whether every finished cell holds what a metric needs."""
-        return bool(self.cells) and all(set(metric.needs) <= set(cell.result.rows.columns) for cell in self.cells)
+        return bool(self.cells) and all(set(metric.needs) <= set(cell.result.columns) for cell in self.cells)
 
 
 @dataclass(frozen=True, eq=False)  # tables have no single truth value

@@ -13,6 +13,7 @@ from mvp_bench.cells.per_case import (
     KEYS,
     check_per_case,
     classification_rows,
+    columns_from,
     columns_of,
     read_per_case,
     segmentation_rows,
@@ -149,4 +150,4 @@ def test_messages_name_a_few_of_many(cells) -> None:
     rows = cells.rows(spec)
     rows["case"] = [f"stranger{index // 3}" for index in range(len(rows))]
     with pytest.raises(InputError, match=r"stranger0, .* and 13 more.*18 test cases"):
-        check_per_case(rows, spec, Path("per_case.csv"))
+        check_per_case(columns_from(rows), spec, Path("per_case.csv"))

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from mvp_bench.cells.spec import CellSpec
 from mvp_bench.errors import InputError
+from mvp_bench.identity import counted, key_of
 from mvp_bench.workspace import Workspace
 
 PED, ADNI = "Dataset501_BraTS2023-PED", "Dataset512_ADNI"
@@ -60,6 +61,12 @@ def test_every_need_moves_the_key_and_not_the_comparison(cells, need: str) -> No
 
 def test_every_field_is_looked_at() -> None:
     assert set(CellSpec.model_fields) == {*CHANGES, *UNCHANGED, "needs"}
+
+
+def test_the_key_is_that_of_all_that_counts(cells) -> None:
+    spec = cells.spec(PED, "mae", settings={"rates": [0.1, 2], "nested": {"on": True, "none": None}})
+    content = counted(spec)
+    assert spec.key == key_of("finetune", content, content.pop("needs"))
 
 
 def test_order_of_regions_and_classes_counts(cells) -> None:
