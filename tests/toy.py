@@ -9,10 +9,11 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from mvp_bench.datasets.schema import Card
+from mvp_bench.datasets.dataset_json import dataset_json
+from mvp_bench.datasets.prepared import card_facts, dataset_key, splits_key
+from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Fold, Splits
+from mvp_bench.sealed import write_sealed
 from mvp_bench.workspace import Workspace
-
-BLOCK = "mvp_bench"
 
 
 def toy_card(kind: str = "segmentation", number: int = 901, modalities: tuple[str, ...] = ("t1", "flair")) -> Card:
@@ -50,7 +51,7 @@ def toy_dataset(
     folder = workspace.dataset(card.dataset_name)
     (folder / "source").mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng([seed, card.id])
-    records, listing, patients = {}, {}, {}
+    records, patients = {}, {}
     for index in range(cases):
         name = f"case{index:02d}"
         labels, images, class_name = _volumes(generator, card, shape, index)
@@ -72,39 +73,34 @@ def toy_dataset(
             "label": label,
             "class": class_name if card.kind == "classification" else None,
         }
-        listing[name] = {"images": [paths[m] or "" for m in card.modalities], "label": label or ""}
-    content = {
-        "channel_names": {str(i): m for i, m in enumerate(card.modalities)},
-        "labels": {"background": 0, "whole": [1, 2], "core": [1]}
-        if card.kind == "segmentation"
-        else {"background": 0, "brain": 1},
-        "regions_class_order": [2, 1],
-        "numTraining": cases,
-        "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": "NibabelIOWithReorient",
-        "dataset": listing,
-        BLOCK: {
-            "card_id": card.id,
-            "card_name": card.name,
-            "kind": card.kind,
-            "source": "phantom",
-            "release": "source",
-            "modalities": card.modalities,
-            "regions": card.regions,
-            "classes": card.classes,
-            "cases": records,
-            "data_hash": f"{seed}-{shape}-{spacing}-{cases}-{orientation}",
-            "code_version": "test",
-        },
-    }
-    if card.kind != "segmentation":
-        del content["regions_class_order"]
+    block = DatasetBlock(
+        card_id=card.id,
+        card_name=card.name,
+        kind=card.kind,
+        source="phantom",
+        release="source",
+        modalities=card.modalities,
+        labels=card.labels,
+        regions=card.regions,
+        classes=card.classes,
+        card=json.loads(json.dumps(card_facts(card))),
+        cases={name: Case.model_validate(record) for name, record in records.items()},
+        data_hash=f"{seed}-{shape}-{spacing}-{cases}-{orientation}",
+        code_version="test",
+    )
     names = sorted(records)
     test = names[-max(1, cases // 3) :]
-    fold = {"train": names[: -len(test)], "val": [], "test": test}
-    splits = {"scheme": "ratio", "seed": 0, "stratify": "none", "patients": patients, "folds": [fold]}
-    (folder / "splits.json").write_text(json.dumps(splits))
-    (folder / "dataset.json").write_text(json.dumps(content))
+    fold = Fold(train=names[: -len(test)], val=[], test=test)
+    splits = Splits(scheme="ratio", seed=0, stratify="none", patients=patients, folds=[fold])
+    write_prepared(folder, card, block, splits)
+
+
+def write_prepared(folder: Path, card: Card, block: DatasetBlock, splits: Splits) -> None:
+    """Write dataset.json and splits.json with the keys and checksums that belong to their content."""
+    block = block.model_copy(update={"key": dataset_key(block)})
+    splits = splits.model_copy(update={"key": splits_key(splits, block.key)})
+    write_sealed(folder / "splits.json", splits.model_dump(mode="json"))
+    write_sealed(folder / "dataset.json", dataset_json(card, block))
 
 
 def _volumes(

@@ -6,6 +6,7 @@ staged beside it and moved in when every check has passed. A run that was killed
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,19 +18,28 @@ from mvp_bench.datasets.integrity.case_check import case_roles
 from mvp_bench.datasets.integrity.cases import hash_data, integrity_report
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts
 from mvp_bench.datasets.journal import REQUEST, staging_folder
-from mvp_bench.datasets.phantom.request import MANIFEST
+from mvp_bench.datasets.phantom.request import MANIFEST, phantom_key
 from mvp_bench.datasets.preparation.acceptance import Workbench, accept
-from mvp_bench.datasets.preparation.request import PHANTOM, Request, make_request, release_folder
-from mvp_bench.datasets.prepared import dataset_json_path, is_prepared, load_block, not_prepared
+from mvp_bench.datasets.preparation.request import PHANTOM, Request, make_request, prepared_before, release_folder
+from mvp_bench.datasets.prepared import (
+    SPLITS,
+    card_facts,
+    dataset_json_path,
+    dataset_key,
+    is_prepared,
+    not_prepared,
+    splits_key,
+)
 from mvp_bench.datasets.reading.conversion import Conversion, Converter
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock
 from mvp_bench.datasets.splits import make_splits
 from mvp_bench.errors import InputError
 from mvp_bench.identity import code_version
-from mvp_bench.io import lock, write_json
+from mvp_bench.io import lock
 from mvp_bench.parallel import worker_pool
 from mvp_bench.progress import log
 from mvp_bench.registry import CONVERTERS
+from mvp_bench.sealed import write_sealed
 from mvp_bench.workspace import Workspace
 
 BYTES_PER_WORKER = 50_000_000
@@ -68,18 +78,22 @@ def prepare_dataset(
     if phantom and source:
         raise InputError("--phantom", found="together with --source", expected="one of the two")
     with lock(workspace.logs / f"prepare_{card.dataset_name}"):
-        block = load_block(workspace, card) if is_prepared(workspace, card) else None
+        before = prepared_before(workspace, card)
         request = make_request(
-            workspace, card, block, source=source, phantom=phantom, seed=seed, preparation=preparation
+            workspace, card, before.request, source=source, phantom=phantom, seed=seed, preparation=preparation
         )
-        if block:
-            if request is None or block.provenance.get("request") == request.as_json():
-                return block
-            if block.source != request.source:
-                raise _would_mix(workspace, card, block)
+        if request is None:
+            if before.block:
+                return before.block
+            raise before.fault or not_prepared(workspace, card)
+        if before.source not in (None, request.source):
+            raise _would_mix(workspace, card, str(before.source))
+        if before.block and before.request == request:
+            return before.block
+        if before.fault:
+            log.info("%s: %s; preparing it again", card.dataset_name, before.fault.fault)
+        elif before.block:
             log.info("%s: prepared before from something else; preparing it again", card.dataset_name)
-        elif request is None:
-            raise not_prepared(workspace, card)
         return _prepare(workspace, card, request, workers)
 
 
@@ -113,10 +127,10 @@ def prepare_many(
     return results
 
 
-def _would_mix(workspace: Workspace, card: Card, block: DatasetBlock) -> InputError:
+def _would_mix(workspace: Workspace, card: Card, source: str) -> InputError:
     return InputError(
         f"dataset {card.dataset_name}",
-        found=f"{block.source} data, prepared from {block.release}",
+        found=f"{source} data, prepared before",
         expected="either real or phantom data in one workspace",
         fix=f"Use another --root, or delete {dataset_json_path(workspace, card)} to prepare it anew.",
     )
@@ -147,12 +161,15 @@ def _prepare(workspace: Workspace, card: Card, request: Request, workers: int) -
             source=request.source,
             release=_stored(source, workspace, folder, staging),
             modalities=card.modalities,
+            labels=card.labels,
             regions=card.regions,
             classes=card.classes,
+            card=json.loads(json.dumps(card_facts(card))),
             cases={name: _with_stored_paths(c, workspace, folder, staging) for name, c in made.cases.items()},
             excluded=made.excluded,
             repairs=made.repairs,
             data_hash=hash_data(facts),
+            phantom=phantom_key(card, request.phantom, request.seed) if request.phantom else None,
             code_version=code_version(),
             provenance={
                 "request": request.as_json(),
@@ -160,13 +177,15 @@ def _prepare(workspace: Workspace, card: Card, request: Request, workers: int) -
                 "converter_options": card.converter_options,
             },
         )
+        block = block.model_copy(update={"key": dataset_key(block)})
+        splits = splits.model_copy(update={"key": splits_key(splits, block.key)})
         settings = block.provenance["request"]["preparation"]
         report = integrity_report(card, block, facts, accepted.duplicates, settings)
         content = dataset_json(card, block)
         _move_in(folder, staging)
-        write_json(folder / INTEGRITY, report)
-        write_json(folder / "splits.json", splits)
-        write_json(dataset_json_path(workspace, card), content)
+        write_sealed(folder / INTEGRITY, report.model_dump(mode="json"))
+        write_sealed(folder / SPLITS, splits.model_dump(mode="json"))
+        write_sealed(dataset_json_path(workspace, card), content)
     _tell(card, block, facts)
     return block
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mvp_bench.config.marks import DECIDED, FOR_PEOPLE, LATER, SELECTION, SHOWN
 
 Kind = Literal["pretraining", "segmentation", "classification"]
 Modality = Literal["t1", "t1c", "t2", "flair", "dwi", "adc", "pd", "mra", "t1ir"]
@@ -45,11 +47,14 @@ class Paper(_Strict):
 
 
 class Card(_Strict):
-    """Fixed facts of one dataset. ``regions`` are listed from outermost to innermost, as nnU-Net wants them."""
+    """Fixed facts of one dataset. ``regions`` are listed from outermost to innermost, as nnU-Net wants them.
+
+    Fields that bear a mark are not in the dataset's key (see ``prepared.dataset_key``).
+    """
 
     id: int = Field(ge=1, le=999)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
-    title: str
+    title: Annotated[str, FOR_PEOPLE]
     kind: Kind
     modalities: list[Modality] = Field(min_length=1)
     labels: dict[str, int] = {}
@@ -58,28 +63,28 @@ class Card(_Strict):
     """Evaluated region -> label values that form it (segmentation)."""
     classes: list[str] = []
     """Class names; their order gives the class index (classification)."""
-    patient_rule: str
+    patient_rule: Annotated[str, FOR_PEOPLE]
     """In words: how the patient is read from the file names."""
     patient_space: str = ""
     """Name of the list that patient ids are taken from; datasets that name the same one have the same people under
     the same ids. Default: a list of the dataset's own. Ids of the known releases are recognised anyway."""
-    split: SplitRule = SplitRule()
-    licence: str
-    access: str
+    split: Annotated[SplitRule, DECIDED] = SplitRule()
+    licence: Annotated[str, FOR_PEOPLE]
+    access: Annotated[str, FOR_PEOPLE]
     """Login, registration or agreement that is needed."""
-    url: str
+    url: Annotated[str, FOR_PEOPLE]
     """Where to get it."""
-    folder: str = ""
+    folder: Annotated[str, FOR_PEOPLE] = ""
     """The folder to point ``--source`` at."""
-    citation: str
-    converter: str
-    converter_options: dict[str, Any] = {}
-    metrics: list[str] = []
+    citation: Annotated[str, FOR_PEOPLE]
+    converter: Annotated[str, DECIDED]
+    converter_options: Annotated[dict[str, Any], DECIDED] = {}
+    metrics: Annotated[list[str], LATER] = []
     """The first one ranks."""
-    expected_cases: int | None = None
-    traps: list[str] = []
-    paper: Paper = Paper()
-    members: list[int] = []
+    expected_cases: Annotated[int | None, SHOWN] = None
+    traps: Annotated[list[str], FOR_PEOPLE] = []
+    paper: Annotated[Paper, FOR_PEOPLE] = Paper()
+    members: Annotated[list[int], SELECTION] = []
     """Ids of the datasets a collection stands for."""
 
     @property
@@ -155,15 +160,20 @@ class DatasetBlock(_Strict):
     release: str
     """Folder the cases were read from."""
     modalities: list[Modality]
+    labels: dict[str, int] = {}
     regions: dict[str, list[int]] = {}
     classes: list[str] = []
+    card: dict[str, Any] = {}
+    """The card's fields that the preparation looked at, as they were."""
     cases: dict[str, Case]
     excluded: list[Exclusion] = []
     repairs: list[Repair] = []
     data_hash: str
-    """SHA-256 over the names, sizes and contents' hashes of all files used: changes if any voxel does."""
+    """Over the voxels and voxel sizes of all images and masks: changes if any of them does."""
+    phantom: str | None = None
+    """Key of the phantom release; None for real data."""
     key: str = ""
-    """Of all that the dataset was made from (see ``identity``)."""
+    """Of all that the dataset was made from (see ``prepared.dataset_key``)."""
     code_version: str
     provenance: dict[str, Any] = {}
     """Configuration of the phantom, or of the converter."""
@@ -190,6 +200,8 @@ class Splits(_Strict):
     folds: list[Fold]
     hash: str = ""
     """SHA-256 (hex) of everything above; every result carries it."""
+    key: str = ""
+    """Of everything above and of the dataset (see ``prepared.splits_key``)."""
 
     @model_validator(mode="after")
     def _patients_are_whole(self) -> Splits:

@@ -16,6 +16,7 @@ from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits, sp
 from mvp_bench.datasets.schema import Card, resolve_path
 from mvp_bench.errors import InputError
 from mvp_bench.io import read_json
+from mvp_bench.sealed import write_sealed
 from mvp_bench.workspace import Workspace
 
 from .layouts.mrbrains13 import mrbrains13
@@ -57,7 +58,7 @@ def phantom_writer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         save(top / "BraTS-PED-00000-000" / "BraTS-PED-00000-000-t1n.nii.gz", np.arange(720.0).reshape(SHAPE) + seed)
         return top
 
-    monkeypatch.setattr("mvp_bench.datasets.prepare.write_phantom_release", write)
+    monkeypatch.setattr("mvp_bench.datasets.phantom.release.write_phantom_release", write)
     return made
 
 
@@ -217,8 +218,10 @@ def test_phantom_is_independent_of_the_root(tmp_path: Path, phantom_writer: list
         prepare_dataset(workspace, shipped(501), phantom=SIZE)
     files = ("dataset.json", "splits.json")
     a, b = ([read_json(w.dataset("Dataset501_BraTS2023-PED") / n) for n in files] for w in spaces)
-    for content in (a[0], b[0]):
-        del content["mvp_bench"]["data_hash"]  # the fixture's images depend on their paths
+    for content in (a[0]["mvp_bench"], b[0]["mvp_bench"]):
+        del content["data_hash"], content["key"]  # the fixture's images depend on their paths
+    for content in (*a, *b):
+        content.pop("key", None), content.pop("checksum")
     assert a == b
 
 
@@ -295,7 +298,7 @@ def test_faults_leave_nothing_half_written(
         "preparation.acceptance.check_cases",
         "preparation.acceptance.find_duplicates",
         "prepare._move_in",
-        "prepare.write_json",
+        "prepare.write_sealed",
         "prepare._tell",
     ],
 )
@@ -367,6 +370,9 @@ def test_a_damaged_dataset_json(workspace: Workspace, tmp_path: Path) -> None:
     content = read_json(path)
     content["mvp_bench"]["kind"] = "x"
     path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"dataset\.json: found content that is not what was written.*again"):
+        load_block(workspace, shipped(501))
+    write_sealed(path, content)
     with pytest.raises(InputError, match=r"dataset\.json: field kind"):
         load_block(workspace, shipped(501))
     path.write_text("{}")
@@ -380,6 +386,9 @@ def test_a_patient_in_two_parts_of_splits_json(workspace: Workspace, tmp_path: P
     content = read_json(path)
     content["patients"] = dict.fromkeys(content["patients"], "one")
     path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"splits\.json: found content that is not what was written.*again"):
+        load_splits(workspace, shipped(501))
+    write_sealed(path, content)
     with pytest.raises(InputError, match=r"splits\.json.*patient one is in train and in"):
         load_splits(workspace, shipped(501))
 

@@ -50,10 +50,13 @@ def check_cases(
 
 
 def hash_data(facts: Mapping[str, CaseFacts]) -> str:
-    """SHA-256 (hex) over case ids and the files' roles, names, sizes and hashes: changes if any voxel does."""
+    """SHA-256 (hex) over case ids, and the roles, voxels and voxel sizes of their files, brought to RAS.
+
+    How a file is called, packed or turned does not count.
+    """
     return hash_of(
         [
-            [case, [[role, file.name, file.bytes, file.sha256] for role, file in facts[case].files.items()]]
+            [case, [[role, file.voxels, file.ras_spacing] for role, file in sorted(facts[case].files.items())]]
             for case in sorted(facts)
         ]
     )

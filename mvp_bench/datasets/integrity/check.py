@@ -18,9 +18,9 @@ from mvp_bench.datasets.journal import Journal
 from mvp_bench.datasets.prepared import load_block
 from mvp_bench.datasets.schema import Card, Case, resolve_path
 from mvp_bench.errors import InputError
-from mvp_bench.io import write_json
 from mvp_bench.parallel import worker_pool
 from mvp_bench.progress import console
+from mvp_bench.sealed import write_sealed
 from mvp_bench.workspace import Workspace
 
 SHOWN = 20
@@ -58,7 +58,7 @@ def check_prepared(workspace: Workspace, cards: Sequence[Card], workers: int, co
             whole[card.dataset_name] = empty_regions(facts, card) if card.kind == "segmentation" else []
             settings = {**(before.config if before else {}), "check": asdict(config)}
             report = integrity_report(card, block, facts, duplicates.listed, settings)
-            write_json(folder / INTEGRITY, report)
+            write_sealed(folder / INTEGRITY, report.model_dump(mode="json"))
             reports.append(report)
     _print(reports, whole)
     return not any(whole.values()) and not any(case.faults for r in reports for case in r.cases.values())

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from mvp_bench.datasets.prepared import not_prepared
+from mvp_bench.datasets.prepared import again, not_prepared
 from mvp_bench.datasets.schema import Card, Exclusion, Repair
 from mvp_bench.errors import InputError
-from mvp_bench.io import read_json
+from mvp_bench.sealed import CHECKSUM, read_sealed
 from mvp_bench.workspace import Workspace
 
 INTEGRITY = "integrity.json"
@@ -43,6 +43,12 @@ class FileFacts(_Facts):
     """Images only."""
     perceptual: str = ""
     """Perceptual hash (hex) of an image; empty where none was taken."""
+
+    @property
+    def ras_spacing(self) -> list[float]:
+        """mm, along right, anterior, superior."""
+        of_axis = dict(zip(self.orientation, self.spacing, strict=True))
+        return [of_axis.get(a, of_axis.get(b, 0.0)) for a, b in ("RL", "AP", "SI")]
 
 
 class CaseFacts(_Facts):
@@ -86,12 +92,14 @@ def load_integrity(workspace: Workspace, card: Card) -> Integrity:
     """integrity.json of a prepared dataset.
 
     Raises:
-        InputError: if the dataset is not prepared, or the file is damaged.
+        InputError: if the dataset is not prepared, or the file is damaged or was edited.
     """
     path = workspace.dataset(card.dataset_name) / INTEGRITY
     if not path.is_file():
         raise not_prepared(workspace, card)
+    content = read_sealed(path, again(card))
+    del content[CHECKSUM]
     try:
-        return Integrity.model_validate(read_json(path))
+        return Integrity.model_validate(content)
     except ValueError as error:
         raise InputError(path, found=str(error), expected="a file written by mvp_prepare") from error

@@ -10,16 +10,16 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from mvp_bench.config.groups import PhantomConfig, PreparationConfig
-from mvp_bench.datasets.prepared import RELEASE
+from mvp_bench.datasets.prepared import BLOCK, RELEASE, card_facts, dataset_json_path, is_prepared, load_block
 from mvp_bench.datasets.schema import Card, DatasetBlock
 from mvp_bench.datasets.splits import SPLIT_FILES
+from mvp_bench.errors import InputError
 from mvp_bench.identity import hash_file, hash_of
+from mvp_bench.io import read_json
 from mvp_bench.workspace import Workspace
 
 PHANTOM = "phantom"
 """Folder of the phantom release in the dataset's folder."""
-DESCRIPTIVE = {"title", "patient_rule", "licence", "access", "url", "folder", "citation", "metrics", "traps", "paper"}
-"""Fields of a card on which the preparation does not depend."""
 _REAL_ONLY = ("official", "file")
 """Split schemes that name real patients."""
 
@@ -30,7 +30,7 @@ class Request:
 
     Attributes:
         release: absolute path of a real release.
-        card: hash of the card's fields on which the preparation depends.
+        card: hash of the card's fields on which the preparation depends, and of its split file.
     """
 
     source: Literal["real", "phantom"]
@@ -59,7 +59,7 @@ class Request:
 def make_request(
     workspace: Workspace,
     card: Card,
-    before: DatasetBlock | None,
+    earlier: Request | None,
     *,
     source: Path | None,
     phantom: PhantomConfig | None,
@@ -69,15 +69,14 @@ def make_request(
     """What is asked for.
 
     Args:
-        before: what the dataset was prepared as, if it was.
+        earlier: what the dataset was prepared as, if it was.
         source: None: ``release`` in the dataset's folder; where there is none, what it was prepared from.
         preparation: None: what it was prepared with, else the defaults.
 
     Returns:
         None if no release is named, none lies in the workspace, and it was not prepared before.
     """
-    earlier = stored_request(before) if before else None
-    card_hash = _card_hash(workspace, card)
+    card_hash = hash_of_card(workspace, card)
     how = preparation or (earlier.preparation if earlier else PreparationConfig())
     if phantom:
         return Request("phantom", PHANTOM, phantom, seed, card_hash, how)
@@ -85,20 +84,57 @@ def make_request(
         source = release_folder(workspace, card)
     if source is not None:
         return Request("real", str(source.resolve()), None, seed, card_hash, how)
-    return replace(earlier, preparation=how) if earlier else None
+    return replace(earlier, card=card_hash, preparation=how) if earlier else None
 
 
-def _card_hash(workspace: Workspace, card: Card) -> str:
+def hash_of_card(workspace: Workspace, card: Card) -> str:
     """Over all that matters in a card, the content of its split file included."""
     file = workspace.datasets / SPLIT_FILES / (card.split.file or "")
     content = hash_file(file) if file.is_file() else ""
-    return hash_of([card.model_dump(mode="json", exclude={*DESCRIPTIVE, "expected_cases"}), content])
+    return hash_of([card_facts(card), content])
 
 
-def stored_request(block: DatasetBlock) -> Request | None:
-    """The request a dataset was prepared with; None if it was by another version with other settings."""
+@dataclass(frozen=True)
+class Before:
+    """What a dataset was prepared as.
+
+    Attributes:
+        block: None if it was not prepared, or if its dataset.json cannot be used any more.
+        request: None if it was not prepared, or by another version with other settings.
+        source: ``real`` or ``phantom``; None if it was not prepared.
+        fault: why its dataset.json cannot be used.
+    """
+
+    block: DatasetBlock | None = None
+    request: Request | None = None
+    source: str | None = None
+    fault: InputError | None = None
+
+
+def prepared_before(workspace: Workspace, card: Card) -> Before:
+    """What the dataset was prepared as; of a dataset.json that cannot be used, what can still be read in it."""
+    if not is_prepared(workspace, card):
+        return Before()
     try:
-        return TypeAdapter(Request).validate_python(block.provenance.get("request"))
+        block = load_block(workspace, card)
+    except InputError as error:
+        source, request = _remains(dataset_json_path(workspace, card))
+        return Before(None, request, source, error)
+    return Before(block, _request(block.provenance.get("request")), block.source)
+
+
+def _remains(path: Path) -> tuple[str | None, Request | None]:
+    """Source and request of a damaged dataset.json, or of one of an older format."""
+    try:
+        block = read_json(path)[BLOCK]
+        return str(block["source"]), _request(block["provenance"]["request"])
+    except (InputError, LookupError, TypeError):
+        return None, None
+
+
+def _request(stored: Any) -> Request | None:
+    try:
+        return TypeAdapter(Request).validate_python(stored)
     except ValidationError:
         return None
 

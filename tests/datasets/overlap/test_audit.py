@@ -22,13 +22,13 @@ from mvp_bench.datasets.overlap import images
 from mvp_bench.datasets.overlap.audit import OVERLAP, Audit, audit, print_audit
 from mvp_bench.datasets.overlap.crosswalk import crosswalk_folder
 from mvp_bench.datasets.overlap.images import CACHE, PreparedImage, image_twins
-from mvp_bench.datasets.prepared import BLOCK
-from mvp_bench.datasets.schema import Card, Case, DatasetBlock
+from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Splits
 from mvp_bench.errors import InputError
-from mvp_bench.io import read_json, write_json
+from mvp_bench.io import read_json
 from mvp_bench.parallel import Inline
+from mvp_bench.sealed import write_sealed
 from mvp_bench.workspace import Workspace
-from tests.toy import toy_card
+from tests.toy import toy_card, write_prepared
 
 IDS = OverlapConfig(images=False)
 
@@ -49,7 +49,8 @@ def prepared(
         data_hash=f"hash {card.id}",
         code_version="",
     )
-    write_json(workspace.dataset(card.dataset_name) / "dataset.json", {BLOCK: block.model_dump(by_alias=True)})
+    splits = Splits(scheme="none", seed=0, stratify="none", patients={}, folds=[])
+    write_prepared(workspace.dataset(card.dataset_name), card, block, splits)
     return card
 
 
@@ -244,7 +245,7 @@ def checked(workspace: Workspace, of: Card, hashes: Mapping[str, tuple[str, str]
         config={},
         cases=cases,
     )
-    write_json(workspace.dataset(of.dataset_name) / INTEGRITY, content)
+    write_sealed(workspace.dataset(of.dataset_name) / INTEGRITY, content.model_dump(mode="json"))
 
 
 class Comparison:
