@@ -30,8 +30,8 @@ from mvp_bench.datasets.schema import Card
 from mvp_bench.datasets.splits import training_part
 from mvp_bench.errors import InputError
 from mvp_bench.leaderboard.reading import Current, CurrentData
+from mvp_bench.leaderboard.render.files import write_leaderboards
 from mvp_bench.leaderboard.render.terminal import print_leaderboards
-from mvp_bench.leaderboard.writing import write_leaderboards
 from mvp_bench.models.record import RECORD_FILE, EncoderRecord
 from mvp_bench.parallel import preload, worker_pool
 from mvp_bench.planning.plan import Planned, print_plans

@@ -19,7 +19,7 @@ from mvp_bench.metrics.estimators import Estimator, FloatArray, mean_defined, ra
 from mvp_bench.metrics.registry import Metric, metric
 
 
-class ClassTable:
+class RunPredictions:
     """The predictions of one run as arrays: n cases, K classes.
 
     Args:
@@ -60,21 +60,21 @@ class ClassificationMetric(Metric):
     """Whether the metric is a mean over cases, so that a patient has a score of his own."""
 
     @abstractmethod
-    def plain(self, table: ClassTable) -> float:
+    def plain(self, table: RunPredictions) -> float:
         """The value on all cases, each once; NaN where undefined."""
 
     @abstractmethod
-    def weighted(self, table: ClassTable, weights: FloatArray) -> FloatArray:
+    def weighted(self, table: RunPredictions, weights: FloatArray) -> FloatArray:
         """(B, P) draws per patient -> (B,) values."""
 
-    def of_patients(self, table: ClassTable) -> FloatArray:
+    def of_patients(self, table: RunPredictions) -> FloatArray:
         """(P,) value of each patient alone; NaN throughout where the metric is no mean over cases."""
         n_patients = len(table.confusion)
         return self.weighted(table, np.eye(n_patients)) if self.of_cases else np.full(n_patients, np.nan)
 
     def of_table(self, rows: pd.DataFrame, targets: Sequence[str]) -> dict[str, float | None]:
         """The value under the metric's name."""
-        value = self.plain(ClassTable(rows, targets))
+        value = self.plain(RunPredictions(rows, targets))
         return {self.name: None if np.isnan(value) else float(value)}
 
     def estimator(self, rows: pd.DataFrame, targets: Sequence[str]) -> Estimator:
@@ -95,7 +95,7 @@ class MeanOverRuns:
         patients = sorted(rows["patient"].unique())
         self.patients = tuple(str(patient) for patient in patients)
         self._metric = metric
-        self._runs = [ClassTable(table, classes, patients) for _, table in rows.groupby("run")]
+        self._runs = [RunPredictions(table, classes, patients) for _, table in rows.groupby("run")]
 
     def estimate(self, weights: FloatArray) -> FloatArray:
         """(B, P) -> (B, 1)."""
@@ -116,11 +116,11 @@ class Accuracy(ClassificationMetric):
     ranks = True
     of_cases = True
 
-    def plain(self, table: ClassTable) -> float:
+    def plain(self, table: RunPredictions) -> float:
         """See :func:`sklearn.metrics.accuracy_score`."""
         return float(accuracy_score(table.truth, table.predicted))
 
-    def weighted(self, table: ClassTable, weights: FloatArray) -> FloatArray:
+    def weighted(self, table: RunPredictions, weights: FloatArray) -> FloatArray:
         """Hits over cases."""
         hits = np.trace(table.confusion, axis1=1, axis2=2)
         return ratio(weights @ hits, weights @ table.confusion.sum(axis=(1, 2)))
@@ -134,13 +134,13 @@ class BalancedAccuracy(ClassificationMetric):
     label = "balanced accuracy"
     summary = "mean over classes of the share that is found"
 
-    def plain(self, table: ClassTable) -> float:
+    def plain(self, table: RunPredictions) -> float:
         """See :func:`sklearn.metrics.recall_score`."""
         present = np.unique(table.truth)
         recall = recall_score(table.truth, table.predicted, labels=present, average="macro", zero_division=0)
         return float(recall)
 
-    def weighted(self, table: ClassTable, weights: FloatArray) -> FloatArray:
+    def weighted(self, table: RunPredictions, weights: FloatArray) -> FloatArray:
         """Mean over classes of hits over true cases."""
         confusion = np.tensordot(weights, table.confusion, axes=1)  # (B, K, K)
         return mean_defined(ratio(np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2)), axis=1)
@@ -154,11 +154,11 @@ class F1(ClassificationMetric):
     label = "macro F1"
     summary = "mean over classes of the harmonic mean of recall and precision"
 
-    def plain(self, table: ClassTable) -> float:
+    def plain(self, table: RunPredictions) -> float:
         """See :func:`sklearn.metrics.f1_score`."""
         return float(f1_score(table.truth, table.predicted, average="macro", zero_division=0))
 
-    def weighted(self, table: ClassTable, weights: FloatArray) -> FloatArray:
+    def weighted(self, table: RunPredictions, weights: FloatArray) -> FloatArray:
         """Mean over classes of twice the hits over true and predicted cases."""
         confusion = np.tensordot(weights, table.confusion, axes=1)  # (B, K, K)
         hits = np.diagonal(confusion, axis1=1, axis2=2)
@@ -173,14 +173,14 @@ class Auroc(ClassificationMetric):
     label = "AUROC"
     summary = "area under the receiver operating characteristic, one versus rest"
 
-    def plain(self, table: ClassTable) -> float:
+    def plain(self, table: RunPredictions) -> float:
         """See :func:`sklearn.metrics.roc_auc_score`; NaN if a class does not occur."""
         if len(np.unique(table.truth)) < table.probability.shape[1]:
             return float("nan")
         areas = [roc_auc_score(table.truth == k, table.probability[:, k]) for k in table.scored_classes]
         return float(np.mean(areas))
 
-    def weighted(self, table: ClassTable, weights: FloatArray) -> FloatArray:
+    def weighted(self, table: RunPredictions, weights: FloatArray) -> FloatArray:
         """Mann-Whitney: the weighted share of ordered pairs."""
         case_weights = weights[:, table.patient]  # (B, n)
         areas = []

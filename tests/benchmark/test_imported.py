@@ -15,7 +15,7 @@ from mvp_bench.datasets.overlap.crosswalk import add_crosswalks
 from mvp_bench.errors import InputError
 from mvp_bench.io import read_json, write_json
 from mvp_bench.leaderboard.reading import read_cells
-from mvp_bench.leaderboard.writing import write_leaderboards
+from mvp_bench.leaderboard.render.files import write_leaderboards
 from mvp_bench.models.formats.importing import ImportChoices, import_checkpoint
 from mvp_bench.models.record import RECORD_FILE, read_record
 from mvp_bench.workspace import Workspace

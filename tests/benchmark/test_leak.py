@@ -16,7 +16,7 @@ from mvp_bench.config.verbs import PretrainVerbConfig
 from mvp_bench.datasets.overlap.crosswalk import add_crosswalks
 from mvp_bench.errors import InputError
 from mvp_bench.io import read_json
-from mvp_bench.leaderboard.writing import write_leaderboards
+from mvp_bench.leaderboard.render.files import write_leaderboards
 from mvp_bench.pretraining.verb import run_pretraining
 from mvp_bench.workspace import Workspace
 from tests.benchmark.conftest import CONFIG

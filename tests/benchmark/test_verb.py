@@ -13,7 +13,7 @@ from mvp_bench.config.profiles import SMOKE
 from mvp_bench.errors import InputError
 from mvp_bench.finetuning.model import load_model
 from mvp_bench.io import read_json
-from mvp_bench.leaderboard.writing import write_leaderboards
+from mvp_bench.leaderboard.render.files import write_leaderboards
 from mvp_bench.registry import METHODS
 from mvp_bench.workspace import Workspace
 from tests.benchmark.conftest import CONFIG

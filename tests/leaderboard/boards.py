@@ -6,9 +6,9 @@ import pandas as pd
 
 from mvp_bench.config.groups import StatisticsConfig
 from mvp_bench.leaderboard.reading import Current, read_cells
+from mvp_bench.leaderboard.render.files import write_leaderboards
 from mvp_bench.leaderboard.tables import build_leaderboards
 from mvp_bench.leaderboard.view import Leaderboards
-from mvp_bench.leaderboard.writing import write_leaderboards
 from tests.made_cells import CellFactory
 
 CONFIG = StatisticsConfig(bootstrap_samples=300)

@@ -12,7 +12,7 @@ import pytest
 
 from mvp_bench.config.groups import StatisticsConfig
 from mvp_bench.leaderboard.columns import METHOD_COLUMNS
-from mvp_bench.leaderboard.writing import write_leaderboards
+from mvp_bench.leaderboard.render.files import write_leaderboards
 from mvp_bench.pretraining.methods.mae import MaskedAutoencoder
 from mvp_bench.registry import METHODS
 

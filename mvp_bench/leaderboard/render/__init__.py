@@ -1,1 +1,1 @@
-"""The leaderboards for people: a picture and the terminal."""
+"""The leaderboards as files, as a picture and in the terminal."""
