@@ -1,0 +1,1 @@
+"""An adversary for whole workspaces: single changes, and what the same commands make of them."""
