@@ -102,7 +102,7 @@ def cell_of(
         n_val=len(fold.val),
         n_test=len(fold.test),
         needs=CellNeeds(
-            dataset=block.key, splits=task.splits, plan=planned.key, arrays=planned.store.key, encoder=weights.key
+            dataset=block.key, splits=task.splits, plan=planned.key, arrays=planned.arrays, encoder=weights.key
         ),
         settings={**counted(tuning), **resolved_runtime(config.runtime)},
     )
@@ -112,7 +112,7 @@ def cell_of(
         key=spec.key,
         plan=planned.plan,
         cases_folder=planned.cases,
-        arrays=planned.store.key,
+        arrays=planned.arrays,
         regions=spec.regions,
         classes=spec.classes,
         fold=fold,

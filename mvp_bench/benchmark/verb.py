@@ -25,7 +25,7 @@ from mvp_bench.benchmark.pretraining_job import PretrainingRun, checked_run
 from mvp_bench.cells.leak import CellLeak, write_leak
 from mvp_bench.config.verbs import BenchmarkConfig
 from mvp_bench.datasets.catalog import expand, load_cards
-from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits, splits_hash
+from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits
 from mvp_bench.datasets.schema import Card
 from mvp_bench.datasets.splits import training_part
 from mvp_bench.errors import InputError
@@ -167,7 +167,7 @@ def make_tasks(workspace: Workspace, planned: Planned, config: BenchmarkConfig) 
         fold = splits.folds[index]
         for fraction in check_fractions(config.label_fractions):
             train = training_part(fold, splits.patients, fraction, fewest)
-            yield Task(planned, index, fold.model_copy(update={"train": train}), splits_hash(splits), fraction)
+            yield Task(planned, index, fold.model_copy(update={"train": train}), splits.key, fraction)
 
 
 def _make_grid(
@@ -290,7 +290,7 @@ def current_data(workspace: Workspace) -> Current:
     return Current(
         {
             card.dataset_name: CurrentData(
-                load_block(workspace, card).key, splits_hash(load_splits(workspace, card)), tuple(card.metrics)
+                load_block(workspace, card).key, load_splits(workspace, card).key, tuple(card.metrics)
             )
             for card in prepared
             if card.kind != "pretraining"

@@ -61,12 +61,17 @@ class Planned:
 
     @cached_property
     def store(self) -> CaseStore:
-        return CaseStore(self.cases, self.plan[BLOCK]["arrays"])
+        return CaseStore(self.cases, self.arrays)
 
     @property
     def key(self) -> str:
         """Changes with all that the plan was made from."""
         return str(self.plan[BLOCK]["key"])
+
+    @property
+    def arrays(self) -> str:
+        """Key of the preprocessed cases."""
+        return str(self.plan[BLOCK]["arrays"])
 
 
 def plan_dataset(
@@ -135,6 +140,17 @@ def arrays_key(block: DatasetBlock, configuration: dict[str, Any]) -> str:
     return key_of("plan", {"arrays": settings, "nnunetv2": NNUNET_VERSION}, {"dataset": block.key})
 
 
+def fingerprint_key(block: DatasetBlock, config: PlanningConfig) -> str:
+    """Key of a dataset's fingerprint."""
+    return key_of("plan", {"fingerprint": config.foreground_samples}, {"dataset": block.key})
+
+
+def plan_key(block: DatasetBlock, topology: Topology, config: PlanningConfig) -> str:
+    """Key of a dataset's plan for an encoder."""
+    settings = {"planning": counted(config), "encoder": topology.architecture(), "nnunetv2": NNUNET_VERSION}
+    return key_of("plan", settings, {"dataset": block.key, "fingerprint": fingerprint_key(block, config)})
+
+
 def case_files(workspace: Workspace, card: Card, block: DatasetBlock) -> dict[str, CaseFiles]:
     """Absolute paths of every case's images (channel order) and mask."""
     base = workspace.dataset(card.dataset_name).resolve()
@@ -151,7 +167,7 @@ def _fingerprint(
     base: Path, block: DatasetBlock, files: dict[str, CaseFiles], config: PlanningConfig, pool: Executor
 ) -> dict[str, Any]:
     """The fingerprint, taken once for all encoders; a damaged one is taken again."""
-    key = key_of("plan", {"fingerprint": config.foreground_samples}, {"dataset": block.key})
+    key = fingerprint_key(block, config)
     target = base / f"fingerprint-{key[:SHORT]}.json"
     if (found := _sealed_with(target, key)) is not None:
         return found
@@ -183,10 +199,7 @@ def _plan(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of the plan, and the plan."""
     base = workspace.plan(card.dataset_name)
-    settings = counted(config)
-    needs = {"dataset": block.key, "fingerprint": found[BLOCK]["key"]}
-    architecture = topology.architecture()
-    key = key_of("plan", {"planning": settings, "encoder": architecture, "nnunetv2": NNUNET_VERSION}, needs)
+    key = plan_key(block, topology, config)
     folder = base / f"{topology.name}-{key[:SHORT]}"
     target = folder / "plan.json"
     if (plan := _sealed_with(target, key)) is not None:
@@ -206,14 +219,14 @@ def _plan(
     plan = planner.plan_experiment()
     plan[BLOCK] = {
         "key": key,
-        "needs": needs,
+        "needs": {"dataset": block.key, "fingerprint": found[BLOCK]["key"]},
         "arrays": arrays_key(block, plan["configurations"][CONFIGURATION]),
         "encoder": topology.name,
         "orientation": "RAS",
         "axis_order": "zyx",
         "modalities": block.modalities,
         "memory_estimate_gb": planner.memory_estimate_gb(plan["configurations"][CONFIGURATION]),
-        "settings": settings,
+        "settings": counted(config),
         "dataset_json": {name: content[name] for name in NNUNET_FACTS if name in content},
         "code_version": code_version(),
     }
