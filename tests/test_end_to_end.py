@@ -58,7 +58,7 @@ def reference(tmp_path_factory) -> Path:
 def test_leaderboards_are_complete(reference: Path) -> None:
     segmentation = pd.read_csv(reference / "results" / "leaderboard_segmentation.csv")
     classification = pd.read_csv(reference / "results" / "leaderboard_classification.csv")
-    assert list(segmentation.columns[:5]) == ["task", "method", "encoder", "mode", "label_fraction"]
+    assert list(segmentation.columns[:6]) == ["task", "method", "encoder", "mode", "schedule", "label_budget"]
     assert set(segmentation["method"]) == set(classification["method"]) == {"scratch", "mae", "brainmvp"}
     assert set(segmentation["target"]) == {"mean", "WT", "TC", "ET"}
     assert set(classification["metric"]) == {"accuracy", "balanced_accuracy", "auroc", "f1"}

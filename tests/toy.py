@@ -117,7 +117,7 @@ def _volumes(
     for channel in range(len(card.modalities)):
         noise = gaussian_filter(generator.normal(size=shape), 1)
         images.append((100 + 20 * noise + (40 + 10 * channel) * (labels > 0) + 20 * (labels == 1)) * brain)
-    return labels, images, "large" if large else "small"
+    return labels, images, card.classes[large] if card.classes else ""
 
 
 def _affine(shape: tuple[int, int, int], spacing: tuple[float, float, float], orientation: str) -> np.ndarray:

@@ -175,7 +175,8 @@ def _superseded(path: Path, reasons: list[tuple[str, str]], record: CellRecord |
 
 def _open(path: Path, status: Status, kind: str, message: str, record: CellRecord | None, when: str = "") -> OpenCell:
     method = record.spec.method if record else path.parent.name
-    return OpenCell(path.name, path.parent.parent.name, method, status, kind, message, record, when)
+    named = message.replace(f"{path}/", "")  # the cell stands beside it, and tables hold no places of this machine
+    return OpenCell(path.name, path.parent.parent.name, method, status, kind, named, record, when)
 
 
 def _reasons(record: CellRecord, score: int | None, now: Current) -> list[tuple[str, str]]:

@@ -88,7 +88,7 @@ def _print_open(leaderboards: Leaderboards, console: Console) -> None:
     count = len(leaderboards.open_cells)
     table = Table(title=f"{count} cell{'s' * (count != 1)} without a result", title_justify="left")
     for name in ("task", "method", "cell", "status", "why"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for cell in leaderboards.open_cells:
         why = f"{cell.error_type}: {cell.error}" if cell.error_type else cell.error
         table.add_row(*(escape(text) for text in (task_label(cell.task), cell.method, cell.cell_id, cell.status, why)))
