@@ -44,13 +44,33 @@ class Inline(Executor):
         return future
 
 
+class Processes(Executor):
+    """Runs jobs in worker processes, which are started once there is a first job: no process starts for nothing."""
+
+    def __init__(
+        self, workers: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+    ) -> None:
+        self._workers, self._initializer, self._initargs = workers, initializer, initargs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        if self._pool is None:
+            start = _Start(dict(os.environ), _blas_threads(), self._initializer, self._initargs)
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=_ready(), initializer=start)
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
 @contextlib.contextmanager
 def worker_pool(
     workers: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
 ) -> Iterator[Executor]:
     """An executor with ``workers`` processes; with fewer than two, jobs run in this process.
 
-    Workers have this process' environment variables and thread counts of now.
+    Workers have the environment variables and thread counts that this process has at the first job.
 
     Args:
         initializer: called with ``initargs`` once in every worker process, not in this one.
@@ -58,8 +78,7 @@ def worker_pool(
     if workers < 2:
         yield Inline()
         return
-    start = _Start(dict(os.environ), _blas_threads(), initializer, initargs)
-    with ProcessPoolExecutor(workers, mp_context=_ready(), initializer=start) as pool:
+    with Processes(workers, initializer, initargs) as pool:
         try:
             yield pool
         except BaseException:
@@ -67,14 +86,15 @@ def worker_pool(
             raise
 
 
+_preloaded: list[str] = []
+"""Names from :func:`preload`."""
+
+
 def preload(*modules: str) -> None:
-    """Have later workers' imports made once for all, beginning now, in the background; without a fork server, nothing.
+    """Let the fork server import these modules too, beside those of this package that this process has imported.
 
-    Called by whoever knows best what workers will need, before the first pool, at a moment when this process still has
-    work of its own. Without such a call the first pool makes do with what this process has imported by then.
-
-    Args:
-        modules: names, beside the modules of this package that this process has imported.
+    What workers will need and this process does not is imported once for all of them then, not once by each. No effect
+    after the first job of the first pool, and where there is no fork server.
 
     Raises:
         ModuleNotFoundError: for a name that is no module's.
@@ -82,18 +102,18 @@ def preload(*modules: str) -> None:
     for name in modules:
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(name)  # the fork server would skip it without a word
-    _ready(modules)
+    _preloaded.extend(modules)
 
 
-def _ready(modules: Sequence[str] = ()) -> BaseContext:
-    """How workers are started here; a fork server is running on return, started with ``modules`` if it was not."""
+def _ready() -> BaseContext:
+    """How workers are started here; a fork server is running on return, where there can be one."""
     if not _has_fork_server():
         return multiprocessing.get_context("spawn")
     from multiprocessing.forkserver import ensure_running  # only where there is one
 
     context = multiprocessing.get_context("forkserver")
     own = [name for name in sys.modules if name.partition(".")[0] == __package__]
-    context.set_forkserver_preload([*modules, *own])
+    context.set_forkserver_preload([*_preloaded, *own])
     with _environment(_SERVER | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}), _deaf_to_interrupts():
         ensure_running()
     return context
@@ -164,8 +184,7 @@ class _Start:
 @contextlib.contextmanager
 def lone_worker() -> Iterator[Executor]:
     """An executor with a single process, which breaks alone when that process dies."""
-    start = _Start(dict(os.environ), _blas_threads(), None, ())
-    pool = ProcessPoolExecutor(1, mp_context=_ready(), initializer=start)
+    pool = Processes(1)
     try:
         yield pool
     finally:

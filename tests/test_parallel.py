@@ -115,6 +115,12 @@ def test_workers_are_spawned_where_forks_are_unsafe_or_unknown(monkeypatch: pyte
         assert {one["variable"] for one in views("PYTHONSAFEPATH")} == {os.environ.get("PYTHONSAFEPATH")}
 
 
+def test_no_process_is_started_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_ready", lambda: pytest.fail("started"))
+    with worker_pool(2) as pool:
+        assert run_all(pool, square, [], "nothing") == []
+
+
 def test_a_module_that_is_not_there_is_not_preloaded() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"mvp_bench\.nothing"):
         preload("mvp_bench.nothing")

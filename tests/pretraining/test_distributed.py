@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from mvp_bench.pretraining.distributed import Processes, SyncBatchNorm, rows_of_
 from tests.pretraining.launched import train
 
 ROOT = Path(__file__).parents[2]
-STEPS = 20
+STEPS = 10
+"""Enough for the longest queue (of mocov3's case) to go round."""
 TOLERANCE = 1e-5
 
 
@@ -35,11 +37,6 @@ def torchrun(runs: Mapping[Path, Mapping[str, Any]]) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def finish(runs: Mapping[Path, Mapping[str, Any]]) -> None:
-    code, output = ended(torchrun(runs))
-    assert code == 0, output
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -86,14 +83,39 @@ def settings(name: str, batch: int) -> dict[str, Any]:
     return {**CASES[name], "config": {**config, **CASES[name]["config"]}}
 
 
+@dataclass(frozen=True)
+class Killed:
+    """A run one of whose processes was killed: its folder, and how the launch ended."""
+
+    folder: Path
+    code: int
+    output: str
+    finished: bool
+
+
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the runs of two processes."""
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    process = torchrun({folder: {**SHORT, "slow": 0.1}})
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint_last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(trainer(process.pid, rank=1), signal.SIGKILL)
+    code, output = ended(process)
+    return Killed(folder, code, output, (folder / "encoder.json").exists())
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory, killed: Killed) -> Path:
+    """The folder of the runs of two processes; the killed one has been gone on with in the same launch."""
     folder = tmp_path_factory.mktemp("launched")
-    finish({**{folder / name: settings(name, 2) for name in CASES}, folder / "whole": SHORT})
+    whole = {folder / name: settings(name, 2) for name in CASES}
+    code, output = ended(torchrun({**whole, folder / "whole": SHORT, killed.folder: SHORT}))
+    assert code == 0, output
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_equal_one_with_twice_the_batch(launched: Path, tmp_path: Path, name: str) -> None:
     train(tmp_path / "one", **settings(name, 4))
@@ -106,21 +128,15 @@ def test_two_processes_equal_one_with_twice_the_batch(launched: Path, tmp_path: 
     assert records[0]["cost"]["voxels_seen"] == records[1]["cost"]["voxels_seen"]
 
 
-def test_a_killed_process_is_reported_and_the_run_resumable(launched: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    process = torchrun({folder: {**SHORT, "slow": 0.1}})
-    deadline = time.monotonic() + 60
-    while not (folder / "checkpoint_last.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(trainer(process.pid, rank=1), signal.SIGKILL)
-    code, output = ended(process)
-    assert code != 0
+@pytest.mark.slow
+def test_a_killed_process_is_reported_and_the_run_resumable(launched: Path, killed: Killed) -> None:
+    assert killed.code != 0
+    output = killed.output
     assert "error: process 0 of 2: found" in output and "another process of this run ended" in output, output
     assert "goes on from the last checkpoint" in output and "SIGKILL" in output, output
-    assert not (folder / "encoder.json").exists()
-    finish({folder: SHORT})
+    assert not killed.finished
     for file in ("encoder.safetensors", "log.csv", "templates/t1.nii.gz"):
-        assert (folder / file).read_bytes() == (launched / "whole" / file).read_bytes(), file
+        assert (killed.folder / file).read_bytes() == (launched / "whole" / file).read_bytes(), file
 
 
 def trainer(launcher: int, rank: int) -> int:
