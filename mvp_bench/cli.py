@@ -23,6 +23,7 @@ from mvp_bench.config.verbs import (
     PretrainVerbConfig,
     WeightsConfig,
 )
+from mvp_bench.edges import outermost
 from mvp_bench.errors import InputError
 from mvp_bench.identity import code_version, hash_of
 from mvp_bench.progress import console, log, start_logging
@@ -107,11 +108,12 @@ def _run(defaults: Callable[[ProfileValues], C], verb: Callable[..., int], more_
         else:
             config = tyro.cli(type(default), args=arguments, default=default, config=flags)
         workspace = Workspace(config.root)
-        if not getattr(config, "list", False) and getattr(config, "writes", True):
-            workspace.open()
-            start_logging(workspace.logs, f"mvp_{verb.__name__.strip('_')}", config.verbose)
-            _show_config(config, profile)
-        code = verb(workspace, config, profile, *extra)
+        with outermost(config.root.absolute()):
+            if not getattr(config, "list", False) and getattr(config, "writes", True):
+                workspace.open()
+                start_logging(workspace.logs, f"mvp_{verb.__name__.strip('_')}", config.verbose)
+                _show_config(config, profile)
+            code = verb(workspace, config, profile, *extra)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         log.debug("ended by bad input: %s", error)

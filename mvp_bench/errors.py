@@ -23,8 +23,12 @@ class InputError(Exception):
         return f"{self.where}: found {self.found}; expected {self.expected}"
 
     def __reduce__(self) -> tuple:  # exceptions with keyword arguments do not cross process borders otherwise
-        return _rebuild, (self.where, self.found, self.expected, self.fix)
+        return _rebuild, (type(self), self.where, self.found, self.expected, self.fix)
 
 
-def _rebuild(where: str, found: str, expected: str, fix: str) -> InputError:
-    return InputError(where, found=found, expected=expected, fix=fix)
+class MachineError(InputError):
+    """Trouble of the machine (disk, memory, locks), not of the data: never a reason to leave out a case."""
+
+
+def _rebuild(kind: type[InputError], where: str, found: str, expected: str, fix: str) -> InputError:
+    return kind(where, found=found, expected=expected, fix=fix)

@@ -19,6 +19,16 @@ console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160, qu
 log = logging.getLogger("mvp_bench")
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk ends without a word: whatever is written next says so better."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], OSError):
+            log.removeHandler(self)
+        else:
+            super().handleError(record)
+
+
 def start_logging(logs: Path, verb: str, verbose: bool) -> None:
     """Send records to the terminal (info and above, or all with ``verbose``) and all of them to ``logs/<verb>.log``."""
     log.setLevel(logging.DEBUG)
@@ -28,7 +38,7 @@ def start_logging(logs: Path, verb: str, verbose: bool) -> None:
     terminal = RichHandler(console=console, show_path=False, show_time=False)
     terminal.setLevel(logging.DEBUG if verbose else logging.INFO)
     logs.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(logs / f"{verb}.log", encoding="utf-8")
+    file = _LogFile(logs / f"{verb}.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(terminal)
     log.addHandler(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mvp_bench"
-BASE = ("workspace", "identity", "sealed", "io", "config", "registry", "errors", "progress", "parallel")
+BASE = ("workspace", "identity", "sealed", "io", "edges", "config", "registry", "errors", "progress", "parallel")
 LAYERS = (
     "cli",
     "benchmark",

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from mvp_bench.errors import InputError
+from mvp_bench.edges import writing
+from mvp_bench.errors import InputError, MachineError
 from mvp_bench.identity import code_version, hash_of
 from mvp_bench.io import read_json, write_json
 from mvp_bench.parallel import run_all
@@ -69,7 +70,7 @@ class Journal:
         """Keep a JSON-able result."""
         if self._path is None:
             return
-        with self._path.open("a", encoding="utf-8") as handle:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"key": key, "result": result}) + "\n")
 
 
@@ -118,7 +119,7 @@ def staging_folder(folder: Path, request: Any) -> Iterator[tuple[Path, Journal]]
 
     What a killed run of the same request (and program) left is taken over; anything else found there is removed. On
     success and on bad input the folder goes, and the dataset's folder with it if nothing came of it. Any other end
-    (a kill, Ctrl-C) leaves it for the next run.
+    (a kill, Ctrl-C, a full disk) leaves it for the next run.
     """
     staging = folder / STAGING
     known_by = {"request": request, "code": code_version()}
@@ -129,6 +130,8 @@ def staging_folder(folder: Path, request: Any) -> Iterator[tuple[Path, Journal]]
         write_json(marker, known_by)
     try:
         yield staging, Journal(staging / JOURNAL)
+    except MachineError:
+        raise
     except InputError:
         _remove(staging, folder)
         raise

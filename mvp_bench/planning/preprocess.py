@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvp_bench.datasets.schema import DatasetBlock
+from mvp_bench.edges import writing
 from mvp_bench.errors import InputError
 from mvp_bench.identity import checksum_file
 from mvp_bench.parallel import run_all
@@ -168,20 +169,21 @@ def save_array(path: Path, array: np.ndarray, patch: tuple[int, ...]) -> None:
     """Write an array (C, z, y, x) or (z, y, x) as nnU-Net does (blosc2, LZ4HC), for fast reading of windows ``patch``.
 
     Raises:
-        InputError: if the file cannot be written.
+        MachineError: if the file cannot be written.
     """
     import blosc2
 
     stored = array if array.ndim == 4 else array[None]
     blocks, chunks = blosc2_layout(stored, patch)
     path.unlink(missing_ok=True)  # left by a killed run
-    blosc2.asarray(
-        np.ascontiguousarray(array),
-        urlpath=str(path),
-        chunks=chunks[-array.ndim :],
-        blocks=blocks[-array.ndim :],
-        cparams={"codec": blosc2.Codec.LZ4HC, "clevel": LEVEL, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
-    )
+    with writing(path, also=(RuntimeError,)):
+        blosc2.asarray(
+            np.ascontiguousarray(array),
+            urlpath=str(path),
+            chunks=chunks[-array.ndim :],
+            blocks=blocks[-array.ndim :],
+            cparams={"codec": blosc2.Codec.LZ4HC, "clevel": LEVEL, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
+        )
 
 
 def _range(volume: np.ndarray) -> list[float]:

@@ -10,12 +10,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvp_bench.edges import writing
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import take_census
 from mvp_bench.pretraining.job import PretrainJob
 from mvp_bench.pretraining.run import assembled, peak_memory
-from mvp_bench.training.checkpoint import CHECKPOINT_FILE, writing
+from mvp_bench.training.checkpoint import CHECKPOINT_FILE
 
 GB, MB = 1e9, 1e6
 

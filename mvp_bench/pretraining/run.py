@@ -16,6 +16,7 @@ import torch
 
 from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
 from mvp_bench.datasets.overlap.audit import Leak
+from mvp_bench.edges import writing
 from mvp_bench.errors import InputError
 from mvp_bench.identity import code_version
 from mvp_bench.io import lock, write_json, write_text
@@ -33,7 +34,7 @@ from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
 from mvp_bench.pretraining.tensorboard import require_tensorboard
 from mvp_bench.progress import log
 from mvp_bench.registry import ENCODERS, METHODS
-from mvp_bench.training.checkpoint import Identity, require_same, writing
+from mvp_bench.training.checkpoint import Identity, require_same
 from mvp_bench.training.runtime import Runtime
 
 POSITIVE = ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import pickle
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mvp_bench.errors import InputError
+from mvp_bench.errors import InputError, MachineError
 from mvp_bench.identity import hash_of
 from mvp_bench.io import atomic_path
 
@@ -21,20 +20,19 @@ Identity = Mapping[str, Any]
 """What makes a run this run: nested, JSON-able."""
 MESSAGE = 300
 """Characters of torch's own message that are passed on."""
-WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def save_checkpoint(path: Path, identity: Identity, content: Mapping[str, Any]) -> None:
     """Write ``content`` (tensors, numbers, strings, lists, dicts) with the run's identity.
 
     Raises:
-        InputError: if the disk is full or the folder cannot be written to; the previous checkpoint stays.
+        MachineError: if the disk is full or the folder cannot be written to; the previous checkpoint stays.
     """
     try:
         with atomic_path(path) as temporary:
             torch.save({"identity": json.dumps(identity, sort_keys=True), **content}, temporary)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        raise InputError(
+        raise MachineError(
             path,
             found=f"it cannot be written ({error})",
             expected="room and permission for the checkpoint",
@@ -82,26 +80,6 @@ def restore(path: Path) -> Iterator[None]:
             found=f"contents that do not fit the run ({text[:MESSAGE]}{'...' if len(text) > MESSAGE else ''})",
             expected="every tensor of the method and its optimiser, and no other",
             fix="Delete it and start the same command again.",
-        ) from error
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Around the writing of a run's files.
-
-    Raises:
-        InputError: if the disk is full, or the folder cannot be written to; what is written stays whole.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in WRITE_ERRORS:
-            raise
-        raise InputError(
-            error.filename or folder,
-            found=f"it cannot be written ({error.strerror})",
-            expected="room and permission for the results",
-            fix="Free some space and start the same command again: it goes on from the last checkpoint.",
         ) from error
 
 

@@ -15,7 +15,7 @@ from mvp_bench.datasets.geometry.derive import Derived, TargetOutcome, write_der
 from mvp_bench.datasets.journal import Journal, run_kept, step_key
 from mvp_bench.datasets.reading.conversion import Conversion
 from mvp_bench.datasets.schema import Card, Case, Exclusion, Repair
-from mvp_bench.errors import InputError
+from mvp_bench.errors import InputError, MachineError
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def _apply(
 def _make(item: Derived, check: CheckConfig, registration: RegistrationConfig) -> Made:
     try:
         return Made(outcomes=tuple(write_derived(item, check, registration)))
+    except MachineError:
+        raise
     except InputError as error:
         return Made(fault=error.fault)
 
