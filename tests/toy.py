@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from mvp_bench.datasets.dataset_json import dataset_json
+from mvp_bench.datasets.preparation.sources import Sources
 from mvp_bench.datasets.prepared import card_facts, dataset_key, splits_key
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Fold, Splits
 from mvp_bench.sealed import write_sealed
@@ -96,9 +97,11 @@ def toy_dataset(
 
 
 def write_prepared(folder: Path, card: Card, block: DatasetBlock, splits: Splits) -> None:
-    """Write dataset.json and splits.json with the keys and checksums that belong to their content."""
+    """Write dataset.json, splits.json and a sources.json that watches nothing, with their keys and checksums."""
     block = block.model_copy(update={"key": dataset_key(block)})
     splits = splits.model_copy(update={"key": splits_key(splits, block.key)})
+    sources = Sources(dataset=card.dataset_name, folder=".", files={}, folders={})
+    write_sealed(folder / "sources.json", sources.model_dump(mode="json"))
     write_sealed(folder / "splits.json", splits.model_dump(mode="json"))
     write_sealed(folder / "dataset.json", dataset_json(card, block))
 

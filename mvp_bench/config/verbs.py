@@ -56,6 +56,8 @@ class PrepareConfig(CommonConfig):
     """Folder of the unpacked release; for tables and index files also the file itself."""
     phantom: bool = False
     """Make a synthetic release and prepare it."""
+    force: Annotated[bool, SELECTION] = False
+    """Prepare again, whatever was prepared before."""
     check: Annotated[bool, SELECTION] = False
     """Check prepared datasets again: every file is read to its end; prints a table and writes integrity.json."""
     overlap: Annotated[bool, SELECTION] = False

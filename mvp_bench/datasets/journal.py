@@ -110,7 +110,7 @@ def _state(path: Path) -> list[Any]:
     if not path.is_file():
         return [str(path)]
     status = path.stat()
-    return [str(path), status.st_size, status.st_mtime_ns]
+    return [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mvp_bench.config.groups import PhantomConfig, PreparationConfig
@@ -19,8 +20,18 @@ from mvp_bench.datasets.integrity.cases import hash_data, integrity_report
 from mvp_bench.datasets.integrity.report import INTEGRITY, CaseFacts
 from mvp_bench.datasets.journal import REQUEST, staging_folder
 from mvp_bench.datasets.phantom.request import MANIFEST, phantom_key
-from mvp_bench.datasets.preparation.acceptance import Workbench, accept
-from mvp_bench.datasets.preparation.request import PHANTOM, Request, make_request, prepared_before, release_folder
+from mvp_bench.datasets.preparation.acceptance import Accepted, Workbench, accept
+from mvp_bench.datasets.preparation.reads import noted_reads
+from mvp_bench.datasets.preparation.request import (
+    PHANTOM,
+    Before,
+    Request,
+    changed_fields,
+    make_request,
+    prepared_before,
+    release_folder,
+)
+from mvp_bench.datasets.preparation.sources import changes_in_content, watched, with_hashes, write_sources
 from mvp_bench.datasets.prepared import (
     SPLITS,
     card_facts,
@@ -59,8 +70,10 @@ def prepare_dataset(
     seed: int = 0,
     workers: int = 1,
     preparation: PreparationConfig | None = None,
+    force: bool = False,
 ) -> DatasetBlock:
-    """Prepare one dataset; returns at once if it has been prepared from the same source, card, seed and settings.
+    """Prepare one dataset; returns at once if it has been prepared from the same card, seed and settings, and from the
+    same files: none of those that were read is another by now, and none was added or removed.
 
     Args:
         source: folder of the unpacked release; None: ``release`` in the dataset's folder, or what is prepared already.
@@ -68,6 +81,7 @@ def prepare_dataset(
         seed: of the splits and of the phantom.
         workers: processes that read and write files.
         preparation: None: what it was prepared with before, else the defaults.
+        force: prepare it anew whatever it was prepared from before.
 
     Raises:
         InputError: if the release is not there or faulty (all faults in one message), or if real and phantom data
@@ -83,18 +97,33 @@ def prepare_dataset(
             workspace, card, before.request, source=source, phantom=phantom, seed=seed, preparation=preparation
         )
         if request is None:
-            if before.block:
+            if before.block and not force:
                 return before.block
             raise before.fault or not_prepared(workspace, card)
         if before.source not in (None, request.source):
             raise _would_mix(workspace, card, str(before.source))
-        if before.block and before.request == request:
+        why = "asked for by --force" if force else _why_again(workspace, card, before, request)
+        if before.block and not why:
             return before.block
-        if before.fault:
-            log.info("%s: %s; preparing it again", card.dataset_name, before.fault.fault)
-        elif before.block:
-            log.info("%s: prepared before from something else; preparing it again", card.dataset_name)
+        if before.source:
+            log.warning("%s: %s; preparing it again", card.dataset_name, why)
+        if request.phantom and before.request == request:  # its files are not what the generator wrote
+            shutil.rmtree(workspace.dataset(card.dataset_name) / PHANTOM, ignore_errors=True)
         return _prepare(workspace, card, request, workers)
+
+
+def _why_again(workspace: Workspace, card: Card, before: Before, request: Request) -> str:
+    """Why a dataset that was prepared must be prepared again; empty if it need not."""
+    if before.block is None:
+        return before.fault.fault if before.fault else ""
+    if before.request == request:
+        try:
+            return changes_in_content(workspace, card).in_words()
+        except InputError as error:
+            return error.fault
+    if fields := changed_fields(workspace, card, before.block):
+        return f"its card has another {', '.join(fields)}"
+    return "prepared before from another release, or with other settings"
 
 
 def prepare_many(
@@ -105,6 +134,7 @@ def prepare_many(
     seed: int = 0,
     workers: int = 1,
     preparation: PreparationConfig | None = None,
+    force: bool = False,
 ) -> dict[str, DatasetBlock | InputError]:
     """Prepare several datasets; one that fails does not stop the others.
 
@@ -120,7 +150,7 @@ def prepare_many(
             continue
         try:
             results[card.dataset_name] = prepare_dataset(
-                workspace, card, phantom=phantom, seed=seed, workers=workers, preparation=preparation
+                workspace, card, phantom=phantom, seed=seed, workers=workers, preparation=preparation, force=force
             )
         except InputError as error:
             results[card.dataset_name] = error
@@ -138,56 +168,108 @@ def _would_mix(workspace: Workspace, card: Card, source: str) -> InputError:
 
 def _prepare(workspace: Workspace, card: Card, request: Request, workers: int) -> DatasetBlock:
     folder = workspace.dataset(card.dataset_name).resolve()
-    if request.phantom:
-        from mvp_bench.datasets.phantom.release import write_phantom_release  # slow to import
-
-        source = write_phantom_release(card, folder / PHANTOM, request.phantom, request.seed, workers)
-    else:
-        source = Path(request.release)
-        _check_source(source, workspace)
+    source = _source(workspace, card, request, folder, workers)
     with staging_folder(folder, request.as_json()) as (staging, journal):
+        place = Place(workspace, folder, staging)
         convert: Converter = CONVERTERS[card.converter]
-        conversion = convert(source, card, staging)
+        with noted_reads() as reads:
+            conversion = convert(source, card, staging)
+        sources = watched(card, source, place.stored, conversion, reads)
         with worker_pool(min(workers, _useful_workers(conversion))) as pool:
             bench = Workbench(workspace, card, request.preparation, source, staging, pool, journal)
             accepted = accept(bench, conversion)
         made, facts = accepted.made, accepted.facts
         lesion_ml = {case: one.lesion_ml for case, one in facts.items()}
         splits = make_splits(made.cases, request.effective(card), request.seed, lesion_ml, workspace.root)
-        block = DatasetBlock(
-            card_id=card.id,
-            card_name=card.name,
-            kind=card.kind,
-            source=request.source,
-            release=_stored(source, workspace, folder, staging),
-            modalities=card.modalities,
-            labels=card.labels,
-            regions=card.regions,
-            classes=card.classes,
-            card=json.loads(json.dumps(card_facts(card))),
-            cases={name: _with_stored_paths(c, workspace, folder, staging) for name, c in made.cases.items()},
-            excluded=made.excluded,
-            repairs=made.repairs,
-            data_hash=hash_data(facts),
-            phantom=phantom_key(card, request.phantom, request.seed) if request.phantom else None,
-            code_version=code_version(),
-            provenance={
-                "request": request.as_json(),
-                "converter": card.converter,
-                "converter_options": card.converter_options,
-            },
-        )
-        block = block.model_copy(update={"key": dataset_key(block)})
+        block = _block(card, request, accepted, place.stored(source), place)
         splits = splits.model_copy(update={"key": splits_key(splits, block.key)})
-        settings = block.provenance["request"]["preparation"]
-        report = integrity_report(card, block, facts, accepted.duplicates, settings)
+        report = integrity_report(card, block, facts, accepted.duplicates, request.as_json()["preparation"])
+        sources = with_hashes(sources, source if source.is_dir() else source.parent, _known_hashes(accepted))
         content = dataset_json(card, block)
         _move_in(folder, staging)
         write_sealed(folder / INTEGRITY, report.model_dump(mode="json"))
         write_sealed(folder / SPLITS, splits.model_dump(mode="json"))
+        write_sources(workspace, card, sources)
         write_sealed(dataset_json_path(workspace, card), content)
     _tell(card, block, facts)
     return block
+
+
+def _source(workspace: Workspace, card: Card, request: Request, folder: Path, workers: int) -> Path:
+    """The release: as downloaded, or the phantom, made where it is missing."""
+    if request.phantom:
+        from mvp_bench.datasets.phantom.release import write_phantom_release  # slow to import
+
+        return write_phantom_release(card, folder / PHANTOM, request.phantom, request.seed, workers)
+    source = Path(request.release)
+    _check_source(source, workspace)
+    return source
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset is prepared.
+
+    Attributes:
+        folder: the dataset's, absolute.
+        staging: folder of files made anew.
+    """
+
+    workspace: Workspace
+    folder: Path
+    staging: Path
+
+    def stored(self, path: Path) -> str:
+        """A path as it stands in dataset.json: relative to the dataset's folder inside the workspace, else absolute."""
+        if path.is_relative_to(self.staging):
+            return path.relative_to(self.staging).as_posix()
+        if path.is_relative_to(self.workspace.root.resolve()):
+            return Path(os.path.relpath(path, self.folder)).as_posix()
+        return str(path)
+
+    def stored_case(self, case: Case) -> Case:
+        """A case with its paths as they stand in dataset.json."""
+        images = {modality: self.stored(Path(path)) if path else None for modality, path in case.images.items()}
+        label = self.stored(Path(case.label)) if case.label else None
+        return case.model_copy(update={"images": images, "label": label})
+
+
+def _block(card: Card, request: Request, accepted: Accepted, release: str, place: Place) -> DatasetBlock:
+    """The block of dataset.json, with its key."""
+    made = accepted.made
+    block = DatasetBlock(
+        card_id=card.id,
+        card_name=card.name,
+        kind=card.kind,
+        source=request.source,
+        release=release,
+        modalities=card.modalities,
+        labels=card.labels,
+        regions=card.regions,
+        classes=card.classes,
+        card=json.loads(json.dumps(card_facts(card))),
+        cases={name: place.stored_case(case) for name, case in made.cases.items()},
+        excluded=made.excluded,
+        repairs=made.repairs,
+        data_hash=hash_data(accepted.facts),
+        phantom=phantom_key(card, request.phantom, request.seed) if request.phantom else None,
+        code_version=code_version(),
+        provenance={
+            "request": request.as_json(),
+            "converter": card.converter,
+            "converter_options": card.converter_options,
+        },
+    )
+    return block.model_copy(update={"key": dataset_key(block)})
+
+
+def _known_hashes(accepted: Accepted) -> dict[Path, str]:
+    """File -> hash, of the files that the check has read."""
+    return {
+        Path(path): accepted.facts[name].files[role].hash
+        for name, case in accepted.made.cases.items()
+        for role, path in case_roles(case).items()
+    }
 
 
 def _check_source(source: Path, workspace: Workspace) -> None:
@@ -222,23 +304,6 @@ def _size(path: Path) -> int:
     """Bytes of a file, of all files in a folder, or 0 if there is neither."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _with_stored_paths(case: Case, workspace: Workspace, folder: Path, staging: Path) -> Case:
-    def stored(path: str | None) -> str | None:
-        return _stored(Path(path), workspace, folder, staging) if path else None
-
-    images = {modality: stored(path) for modality, path in case.images.items()}
-    return case.model_copy(update={"images": images, "label": stored(case.label)})
-
-
-def _stored(path: Path, workspace: Workspace, folder: Path, staging: Path) -> str:
-    """A path as it stands in dataset.json: relative to the dataset's folder inside the workspace, else absolute."""
-    if path.is_relative_to(staging):
-        return path.relative_to(staging).as_posix()
-    if path.is_relative_to(workspace.root.resolve()):
-        return Path(os.path.relpath(path, folder)).as_posix()
-    return str(path)
 
 
 def _move_in(folder: Path, staging: Path) -> None:

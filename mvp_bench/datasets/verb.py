@@ -50,6 +50,7 @@ def _prepare(workspace: Workspace, config: PrepareConfig) -> bool:
     if not cards and not config.all:
         raise InputError("mvp_prepare", found="no dataset", expected="-d ID ..., --all or --list")
     shared = {"phantom": phantom, "seed": config.seed, "workers": config.workers, "preparation": config.preparation}
+    shared |= {"force": config.force}
     for card in cards:
         prepare_dataset(workspace, card, source=config.source, **shared)  # type: ignore[arg-type]
     errors = []

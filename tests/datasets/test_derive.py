@@ -264,7 +264,7 @@ def test_a_release_s_own_transform_and_a_companion(tmp_path: Path) -> None:
 
 def _doubled(path: Path, *, factor: float) -> Volume:
     volume = read_volume(path)
-    return Volume(volume.data * factor, volume.grid, volume.sha256, volume.bytes)
+    return Volume(volume.data * factor, volume.grid, volume.checksum, volume.bytes)
 
 
 def test_reader(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_slices_are_sorted_by_position_and_names_do_not_matter(tmp_path: Path) -
     assert [path.name for path in series.files] == ["IM0", "IM3", "IM1", "IM4", "IM2"]
     one, other = (read_series(tmp_path / name, uid("series")) for name in "ab")
     assert np.array_equal(one.data, other.data) and np.array_equal(one.data, stored())
-    assert one.sha256 == other.sha256 and one.bytes == other.bytes > 5 * 84
+    assert one.checksum == other.checksum and one.bytes == other.bytes > 5 * 84
 
 
 def test_facts_and_what_is_passed_over(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_release_is_prepared(workspace: Workspace, tmp_path: Path) -> None:
     source = brats_release(tmp_path, cases=10)
     block = prepare_dataset(workspace, shipped(501), source=source, seed=1)
     folder = workspace.dataset("Dataset501_BraTS2023-PED")
-    assert names(folder) == ["dataset.json", "integrity.json", "splits.json"]
+    assert names(folder) == ["dataset.json", "integrity.json", "sources.json", "splits.json"]
     content = read_json(folder / "dataset.json")
     assert content["channel_names"] == {"0": "t1", "1": "t1c", "2": "t2", "3": "flair"}
     assert content["regions_class_order"] == [2, 1, 3] and content["numTraining"] == 10
@@ -114,7 +114,7 @@ def test_derived_files_are_moved_in_and_replaced(workspace: Workspace, tmp_path:
     top = upenn(tmp_path)
     block = prepare_dataset(workspace, shipped(505), source=top)
     folder = workspace.dataset("Dataset505_UPENN-GBM")
-    assert names(folder) == ["dataset.json", "integrity.json", "labels", "splits.json"]
+    assert names(folder) == ["dataset.json", "integrity.json", "labels", "sources.json", "splits.json"]
     case = block.cases["UPENN-GBM-00003_11"]
     assert case.label == "labels/UPENN-GBM-00003_11.nii.gz" and len(block.repairs) == 4
     data = np.asanyarray(nib.load(resolve_path(folder, case.label)).dataobj)

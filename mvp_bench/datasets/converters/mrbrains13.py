@@ -8,7 +8,6 @@ as NIfTI; NIfTI files win where a case has both.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import SimpleITK as sitk
+import xxhash
 
 from mvp_bench.datasets.geometry.derive import Derived
 from mvp_bench.datasets.geometry.resampling import LPS, from_itk
@@ -103,7 +103,7 @@ def read_metaimage(path: Path) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = LPS @ np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     affine[:3, 3] = LPS @ image.GetOrigin()
-    return Volume(data, Grid(data.shape, affine), hashlib.sha256(data.tobytes()).hexdigest(), data.nbytes)
+    return Volume(data, Grid(data.shape, affine), xxhash.xxh3_128_hexdigest(data.tobytes()), data.nbytes)
 
 
 def _metaimages(source: Path) -> Iterator[ImageFile]:

@@ -78,11 +78,11 @@ def _compared(now: CaseFacts, before: CaseFacts | None) -> CaseFacts:
     faults = list(now.faults)
     for role, old in before.files.items():
         new = now.files.get(role)
-        if new and new.sha256 != old.sha256:
+        if new and new.hash != old.hash:
             error = InputError(
                 new.name,
-                found=f"content changed since the preparation (SHA-256 {new.sha256[:12]}, {new.bytes} bytes)",
-                expected=f"{old.sha256[:12]}, {old.bytes} bytes (or delete dataset.json and prepare it anew)",
+                found=f"content changed since the preparation (hash {new.hash[:12]}, {new.bytes} bytes)",
+                expected=f"{old.hash[:12]}, {old.bytes} bytes (or prepare the dataset again)",
             )
             faults.append(error.fault)
             files[role] = old

@@ -25,10 +25,10 @@ class FileFacts(_Facts):
 
     name: str
     bytes: int
-    sha256: str
-    """Of the file."""
+    hash: str
+    """XXH3 (128 bits, hex) of the file."""
     voxels: str
-    """SHA-256 of the voxels brought to RAS, whatever the file's orientation, type and compression."""
+    """The same of shape and voxels brought to RAS, whatever the file's orientation, type and compression."""
     shape: tuple[int, int, int]
     """Voxels, in the file's own axis order."""
     spacing: tuple[float, float, float]

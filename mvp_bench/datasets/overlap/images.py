@@ -125,7 +125,7 @@ def _equal(one: PreparedImage, other: PreparedImage) -> bool:
 
 
 def _key(one: PreparedImage, other: PreparedImage) -> str:
-    return "-".join(sorted((one.facts.sha256, other.facts.sha256)))
+    return "-".join(sorted((one.facts.hash, other.facts.hash)))
 
 
 def _correlation(job: tuple[Path, Path, OverlapConfig]) -> float:

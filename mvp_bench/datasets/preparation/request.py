@@ -10,7 +10,15 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from mvp_bench.config.groups import PhantomConfig, PreparationConfig
-from mvp_bench.datasets.prepared import BLOCK, RELEASE, card_facts, dataset_json_path, is_prepared, load_block
+from mvp_bench.datasets.prepared import (
+    BLOCK,
+    RELEASE,
+    again,
+    card_facts,
+    dataset_json_path,
+    is_prepared,
+    load_block,
+)
 from mvp_bench.datasets.schema import Card, DatasetBlock
 from mvp_bench.datasets.splits import SPLIT_FILES
 from mvp_bench.errors import InputError
@@ -121,6 +129,31 @@ def prepared_before(workspace: Workspace, card: Card) -> Before:
         source, request = _remains(dataset_json_path(workspace, card))
         return Before(None, request, source, error)
     return Before(block, _request(block.provenance.get("request")), block.source)
+
+
+def card_changed(workspace: Workspace, card: Card, block: DatasetBlock) -> None:
+    """Make sure that a dataset was prepared with the card as it is now.
+
+    Raises:
+        InputError: naming the fields of the card, or the split file, that were edited since.
+    """
+    if fields := changed_fields(workspace, card, block):
+        raise InputError(
+            f"card {card.dataset_name}",
+            found=f"another {', '.join(fields)} than the dataset was prepared with",
+            expected="the card that it was prepared with",
+            fix=again(card),
+        )
+
+
+def changed_fields(workspace: Workspace, card: Card, block: DatasetBlock) -> list[str]:
+    """Fields of the card that are not what the dataset was prepared with; texts for people do not count."""
+    now, before = json.loads(json.dumps(card_facts(card))), block.card
+    fields = [name for name in now if json.dumps(now[name]) != json.dumps(before.get(name))]  # order counts
+    request = _request(block.provenance.get("request"))
+    if not fields and request and request.card != hash_of_card(workspace, card):
+        return ["content of split.file"]
+    return fields
 
 
 def _remains(path: Path) -> tuple[str | None, Request | None]:

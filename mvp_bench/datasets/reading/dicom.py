@@ -6,7 +6,6 @@ everything that leaves this module is RAS.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pydicom.errors import InvalidDicomError
 from mvp_bench.datasets.geometry.volumes import Grid, Volume
 from mvp_bench.datasets.reading.conversion import files_below
 from mvp_bench.errors import InputError
-from mvp_bench.identity import hash_file
+from mvp_bench.identity import checksum_file, checksum_of
 
 SLICE_TOLERANCE = 0.05
 """Slices count as evenly spaced if no distance between neighbours differs from the median one by more than this part of
@@ -88,8 +87,8 @@ def read_series(path: Path, series_uid: str | None = None) -> Volume:
         series_uid: :attr:`Series.uid`; None: the only series of the folder, or the file's.
 
     Returns:
-        The volume in the axis order (column, row, slice) with its affine in RAS mm; ``sha256`` is over the
-        hashes of the slices in their order in space, so that names do not matter.
+        The volume in the axis order (column, row, slice) with its affine in RAS mm; ``checksum`` is over
+        those of the slices in their order in space, so that names do not matter.
 
     Raises:
         InputError: if the series is not there, is no volume (see :attr:`Series.fault`), or a file is damaged.
@@ -120,11 +119,10 @@ def read_series(path: Path, series_uid: str | None = None) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
-    hashes = "".join(hash_file(file) for file in series.files)
     return Volume(
         data,
         Grid(data.shape, _LPS_TO_RAS @ affine),
-        hashlib.sha256(hashes.encode()).hexdigest(),
+        checksum_of([checksum_file(file) for file in series.files]),
         sum(file.stat().st_size for file in series.files),
     )
 

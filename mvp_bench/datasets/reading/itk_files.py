@@ -9,7 +9,7 @@ import numpy as np
 
 from mvp_bench.datasets.geometry.volumes import Grid, Volume
 from mvp_bench.errors import InputError
-from mvp_bench.identity import hash_file
+from mvp_bench.identity import checksum_file
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -33,7 +33,7 @@ def read_itk(path: Path) -> Volume:
     except RuntimeError as error:
         raise _unreadable(path, error) from error
     data = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-    return Volume(data, _grid(image), hash_file(path), path.stat().st_size)
+    return Volume(data, _grid(image), checksum_file(path), path.stat().st_size)
 
 
 def read_itk_grid(path: Path) -> Grid:

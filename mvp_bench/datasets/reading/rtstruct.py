@@ -6,13 +6,13 @@ A structure (region of interest) is a list of closed polygons, each in one slice
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -125,7 +125,7 @@ def read_structure(path: Path, *, reference: Path, name: str = "") -> Volume:
     structure = choose_structure(path, read_structure_set(path).structures, name)
     grid = read_grid(reference)
     content = path.read_bytes()
-    return Volume(draw_structure(path, structure, grid), grid, hashlib.sha256(content).hexdigest(), len(content))
+    return Volume(draw_structure(path, structure, grid), grid, xxhash.xxh3_128_hexdigest(content), len(content))
 
 
 def _structure_set(header: Dataset) -> StructureSet:

@@ -212,7 +212,7 @@ def facts(text: str, voxels: str, perceptual: str) -> FileFacts:
     return FileFacts(
         name=text,
         bytes=1,
-        sha256=text,
+        hash=text,
         voxels=voxels,
         shape=(1, 1, 1),
         spacing=(1, 1, 1),
