@@ -262,6 +262,8 @@ def _run_grid(workspace: Workspace, grid: _Grid, workers: int) -> BenchmarkRun:
 
 LEDGERS = ".ledgers"
 """Folder in results/ for what the workers of running commands note."""
+UNREADABLE = "unreadable"
+"""Stands for the key of a dataset whose files are damaged."""
 NOTHING = JobsOutcome(frozenset(), frozenset(), {})
 
 
@@ -286,13 +288,15 @@ def benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, seeds
 
 def current_data(workspace: Workspace) -> Current:
     """What is prepared now, for the leaderboards: results of other data are put aside."""
-    prepared = [card for card in load_cards(workspace.root).values() if is_prepared(workspace, card)]
-    return Current(
-        {
-            card.dataset_name: CurrentData(
-                load_block(workspace, card).key, load_splits(workspace, card).key, tuple(card.metrics)
-            )
-            for card in prepared
-            if card.kind != "pretraining"
-        }
-    )
+    tasks = [card for card in load_cards(workspace.root).values() if card.kind != "pretraining"]
+    return Current({c.dataset_name: _prepared_data(workspace, c) for c in tasks if is_prepared(workspace, c)})
+
+
+def _prepared_data(workspace: Workspace, card: Card) -> CurrentData:
+    """A dataset as it is prepared; where its files are damaged, no result can be of it, and other tables stand."""
+    try:
+        keys = load_block(workspace, card).key, load_splits(workspace, card).key
+    except InputError as error:
+        log.error("results on %s are left out: %s", card.dataset_name, error)
+        keys = UNREADABLE, UNREADABLE
+    return CurrentData(*keys, tuple(card.metrics))

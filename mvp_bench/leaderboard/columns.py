@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from mvp_bench.cells.per_case import KEYS, TEXTS, columns_of
 from mvp_bench.cells.record import CellCost
 
@@ -51,12 +47,6 @@ METHOD_COLUMNS = (
     *("method", "title", "what", "intensity", "modalities", "views", "heads", "transferred"),
     *("deviations", "budget", "citation", "licence_note"),
 )
-
-
-def repeated(value: Any, times: int) -> np.ndarray:
-    """One value in each row of a table; a whole number beyond 64 bits stays what it is."""
-    huge = isinstance(value, int) and not -(2**63) <= value < 2**63
-    return np.full(times, value, dtype=object if value is None or huge else None)
 
 
 def per_case_columns() -> tuple[str, ...]:

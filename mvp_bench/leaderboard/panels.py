@@ -14,8 +14,8 @@ from functools import cached_property
 import pandas as pd
 
 from mvp_bench.cells.record import CellRecord
-from mvp_bench.leaderboard.columns import repeated
 from mvp_bench.leaderboard.reading import Cells, FinishedCell, OpenCell
+from mvp_bench.leaderboard.stacking import stacked
 from mvp_bench.metrics.registry import Metric, TaskKind, metrics_of
 from mvp_bench.registry import SCRATCH
 
@@ -132,14 +132,13 @@ class Entry:
         Needs at least one cell.
         """
         seeds = sorted({run[:2] for run in self.runs}, key=_seeds_order)
-        tables = []
+        known = []
         for cell in self.cells:
             pretrain_seed, seed, fold = run_of(cell.record)
-            number, rows = seeds.index((pretrain_seed, seed)), cell.result.rows
-            tables.append(rows.assign(run=number, seed=repeated(seed, len(rows)), fold=fold))
-        table = pd.concat(tables, ignore_index=True)
-        first = ("run", "seed", "fold")
-        return table[[*first, *(name for name in table.columns if name not in first)]]
+            known.append({"run": seeds.index((pretrain_seed, seed)), "seed": seed, "fold": fold})
+        tables = [cell.result.columns for cell in self.cells]
+        measured = dict.fromkeys(name for table in tables for name in table)
+        return stacked(tables, known, (*known[0], *measured))
 
     def measures(self, metric: Metric) -> bool:
         """Whether every finished cell holds what a metric needs."""
@@ -189,10 +188,17 @@ class Panel:
 
 
 def common_rows(a: Entry, b: Entry) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of two entries, cut down to the (seed, fold, case) triples that both have."""
-    triple = ["seed", "fold", "case"]
-    left, right = (pd.MultiIndex.from_frame(entry.rows[triple]) for entry in (a, b))
-    return a.rows[left.isin(right)], b.rows[right.isin(left)]
+    """The rows of two entries of a panel, cut down to the seeds and folds that both have. Their cases are the same: the
+    splits are, and every table holds just the test cases of its fold."""
+    common = a.pairs & b.pairs
+    return _of_pairs(a, common), _of_pairs(b, common)
+
+
+def _of_pairs(entry: Entry, pairs: frozenset[Pair]) -> pd.DataFrame:
+    if pairs == entry.pairs:
+        return entry.rows
+    wanted = [pair in pairs for pair in zip(entry.rows["seed"], entry.rows["fold"], strict=True)]
+    return entry.rows[wanted]
 
 
 def panels(cells: Cells) -> list[Panel]:

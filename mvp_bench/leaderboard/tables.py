@@ -21,13 +21,13 @@ from mvp_bench.leaderboard.columns import (
     COST_COLUMNS,
     SEGMENTATION_COLUMNS,
     per_case_columns,
-    repeated,
 )
 from mvp_bench.leaderboard.comparison import About, Standing, evaluate
 from mvp_bench.leaderboard.methods import methods_table
 from mvp_bench.leaderboard.overall import overall_table
 from mvp_bench.leaderboard.panels import Entry, Panel, panels
 from mvp_bench.leaderboard.reading import Cells, OpenCell
+from mvp_bench.leaderboard.stacking import stacked
 from mvp_bench.leaderboard.view import Leaderboards
 from mvp_bench.metrics.estimators import MEAN
 from mvp_bench.metrics.registry import TaskKind, metrics_of
@@ -60,10 +60,13 @@ def build_leaderboards(cells: Cells, statistics: StatisticsConfig, seed: int) ->
 def _panel_rows(panel: Panel, statistics: StatisticsConfig, seed: int) -> list[dict[str, Any]]:
     """The rows of one panel: by metric and region, then by entry (scratch first)."""
     entries = [_entry_columns(panel, entry) for entry in panel.entries]
+    empty = [_empty_references(entry) for entry in panel.entries]
     rows = []
     for about, standings in _evaluated(panel, statistics, seed).items():
-        for entry, columns, standing in zip(panel.entries, entries, standings, strict=True):
-            rows.append(columns | _about(panel, about, entry) | asdict(standing))
+        shared = _about(panel, about)
+        for columns, without, standing in zip(entries, empty, standings, strict=True):
+            counted = {} if panel.key.kind == "classification" else {"n_empty": _n_empty(without, about.part)}
+            rows.append(columns | shared | counted | asdict(standing))
     return rows
 
 
@@ -79,18 +82,16 @@ def _evaluated(panel: Panel, statistics: StatisticsConfig, seed: int) -> dict[Ab
         return {about: [Standing(verdict=reason) for _ in panel.entries]}
 
 
-def _about(panel: Panel, about: About, entry: Entry) -> dict[str, Any]:
+def _about(panel: Panel, about: About) -> dict[str, Any]:
     ranks = about.metric == panel.key.ranking_metric and about.part in ("", MEAN)
-    columns: dict[str, Any] = {"metric": about.metric, "ranking": "yes" if ranks else "no"}
-    if panel.key.kind == "segmentation":
-        columns |= {"target": about.part, "n_empty": _n_empty(entry, about.part)}
-    return columns
+    target = {"target": about.part} if panel.key.kind == "segmentation" else {}
+    return {"metric": about.metric, "ranking": "yes" if ranks else "no"} | target
 
 
 def _entry_columns(panel: Panel, entry: Entry) -> dict[str, Any]:
     finished = [cell.record for cell in entry.cells]
     records = finished or [cell.record for cell in entry.open if cell.record]
-    tested = entry.rows[["case", "patient"]] if finished else pd.DataFrame({"case": [], "patient": []})
+    tested = {case: patient for record in finished for case, patient in record.spec.tested.items()}
     key = entry.key
     columns: dict[str, Any] = {
         "task": panel.key.task,
@@ -101,8 +102,8 @@ def _entry_columns(panel: Panel, entry: Entry) -> dict[str, Any]:
         "label_budget": panel.key.label_budget,
         "stem": key.stem,
         "filled": key.filled,
-        "n_cases": tested["case"].nunique(),
-        "n_patients": tested["patient"].nunique(),
+        "n_cases": len(tested),
+        "n_patients": len(set(tested.values())),
         "n_seeds": len({record.spec.seed for record in finished}),
         "n_pretrain_seeds": len({record.spec.pretrain_seed for record in finished} - {None}),
         "n_folds": len({record.spec.fold for record in finished}),
@@ -141,12 +142,19 @@ def _leak(entry: Entry) -> dict[str, Any]:
     return {"leak_percent": mean, "leak_note": note}
 
 
-def _n_empty(entry: Entry, target: str) -> int:
+def _empty_references(entry: Entry) -> set[tuple[str, str]]:
+    """(case, region) pairs without a voxel of the region in the reference."""
+    found = set()
+    for cell in entry.cells:
+        table = cell.result.columns
+        if "reference_voxels" in table:
+            for row in np.flatnonzero(np.asarray(table["reference_voxels"]) == 0):
+                found.add((str(table["case"][row]), str(table["target"][row])))
+    return found
+
+
+def _n_empty(pairs: set[tuple[str, str]], target: str) -> int:
     """Test cases whose reference has no voxel of the region; for "mean", summed over regions."""
-    if not entry.cells or "reference_voxels" not in entry.rows:
-        return 0
-    empty = entry.rows[entry.rows["reference_voxels"] == 0]
-    pairs = set(zip(empty["case"], empty["target"], strict=True))
     return len(pairs) if target == MEAN else sum(region == target for _, region in pairs)
 
 
@@ -155,14 +163,10 @@ def _n_empty(entry: Entry, target: str) -> int:
 
 def _per_case(cells: Cells) -> pd.DataFrame:
     """All cells' test cases: one row per case and region, or per case and class."""
-    tables = []
-    for cell in cells.finished:
-        rows, known = cell.result.rows, _cell_columns(cell.record, cell.cell_id)
-        tables.append(rows.assign(**{name: repeated(value, len(rows)) for name, value in known.items()}))
-    columns = list(per_case_columns())
-    if not tables:
-        return _frame([], columns)
-    table = pd.concat(tables, ignore_index=True).reindex(columns=columns)
+    if not cells.finished:
+        return _frame([], per_case_columns())
+    known = [_cell_columns(cell.record, cell.cell_id) for cell in cells.finished]
+    table = stacked([cell.result.columns for cell in cells.finished], known, per_case_columns())
     for name in ("reference_voxels", "predicted_voxels"):  # whole numbers, empty for classification
         table[name] = table[name].astype("Int64")
     for name in ("fold", "seed", "pretrain_seed"):

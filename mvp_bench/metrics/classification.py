@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,17 +31,20 @@ class RunPredictions:
     """
 
     def __init__(self, rows: pd.DataFrame, classes: Sequence[str], patients: Sequence[str] | None = None) -> None:
-        patients = sorted(rows["patient"].unique()) if patients is None else patients
-        keys = rows[["fold", "case"]] if "fold" in rows else rows[["case"]]
-        case = keys.groupby(list(keys), sort=False).ngroup().to_numpy()
-        first = np.unique(case, return_index=True)[1]
+        folds = rows["fold"].tolist() if "fold" in rows else [0] * len(rows)
+        texts = {name: rows[name].tolist() for name in ("case", "patient", "target", "truth", "predicted")}
+        patients = sorted(set(texts["patient"])) if patients is None else patients
         codes = {name: index for index, name in enumerate(classes)}
         numbers = {name: index for index, name in enumerate(patients)}
-        self.truth = rows["truth"].iloc[first].map(codes).to_numpy(np.int64)  # (n,)
-        self.predicted = rows["predicted"].iloc[first].map(codes).to_numpy(np.int64)  # (n,)
-        self.patient = rows["patient"].iloc[first].map(numbers).to_numpy(np.int64)  # (n,)
+        place: dict[tuple[Any, str], int] = {}  # of each case, in the order of appearance
+        case = np.array([place.setdefault(key, len(place)) for key in zip(folds, texts["case"], strict=True)], np.int64)
+        first = np.unique(case, return_index=True)[1]
+        self.truth = np.array([codes[texts["truth"][row]] for row in first], np.int64)  # (n,)
+        self.predicted = np.array([codes[texts["predicted"][row]] for row in first], np.int64)  # (n,)
+        self.patient = np.array([numbers[texts["patient"][row]] for row in first], np.int64)  # (n,)
         self.probability = np.full((len(first), len(classes)), np.nan)  # (n, K)
-        self.probability[case, rows["target"].map(codes).to_numpy(np.int64)] = rows["probability"].to_numpy(np.float64)
+        target = np.array([codes[name] for name in texts["target"]], np.int64)
+        self.probability[case, target] = rows["probability"].to_numpy(np.float64)
         self.confusion = np.zeros((len(patients), len(classes), len(classes)))  # patient, true class, predicted class
         np.add.at(self.confusion, (self.patient, self.truth, self.predicted), 1)
 

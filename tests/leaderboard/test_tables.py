@@ -61,6 +61,16 @@ def test_the_order_in_which_cells_were_made_does_not_matter(tmp_path: Path, cell
     assert written(other.workspace) == written(again.workspace)
 
 
+def test_the_order_of_cells_on_disk_does_not_matter(full, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems list folders as they please."""
+    cells, _ = full
+    before = written(cells.workspace)
+    original = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: reversed(list(original(path, pattern))))
+    write(cells)
+    assert written(cells.workspace) == before
+
+
 def test_another_seed_moves_intervals_and_nothing_else(full) -> None:
     cells, first = full
     second = build_leaderboards(read_cells(cells.workspace.cells), CONFIG, seed=1)

@@ -143,6 +143,16 @@ def test_data_that_are_mended_are_not_averaged_with_the_old(toys: Workspace, ben
     assert (table(toys, "leaderboard")["note"] == "").all()
 
 
+def test_a_damaged_dataset_of_another_task_takes_no_table_away(toys: Workspace, benchmark: Benchmark) -> None:
+    assert benchmark(tasks="901,902")[0] == 0
+    path = toys.dataset("Dataset901_Toy901") / "splits.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    code, output = benchmark(tasks="902")
+    assert code == 0 and "results on Dataset901_Toy901 are left out" in output
+    assert len(table(toys, BOARD)) == 4 and table(toys, "leaderboard_segmentation").empty
+    assert "unreadable" in table(toys, "cost").query("status == 'superseded'")["error"].item()
+
+
 def test_what_failed_once_does_not_stay_for_ever(
     toys: Workspace, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
