@@ -6,6 +6,8 @@ Any number of workers, of one command or of several, may therefore work on the s
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -79,15 +81,15 @@ class Ledger:
         return (self.folder / "failed" / key).read_text(encoding="utf-8")
 
     def begin(self, worker: str, key: str) -> None:
-        """Note which job a worker is doing; empty: none."""
+        """Note which job a worker is doing, and in which process; empty: none."""
         path = self.folder / "doing" / worker
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(key, encoding="utf-8")
+        path.write_text(f"{key} {os.getpid()} {socket.gethostname()}" if key else "", encoding="utf-8")
 
     def doing(self, worker: str) -> str:
         """Key of the job that a worker was doing when it last said so; empty: none."""
         path = self.folder / "doing" / worker
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return path.read_text(encoding="utf-8").partition(" ")[0] if path.is_file() else ""
 
 
 def work(jobs: Sequence[Job], ledger: Ledger, worker: str) -> None:

@@ -33,7 +33,6 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first change")
     parser.add_argument("--seed", type=int, default=0, help="seed of the changes")
     options = parser.parse_args()
-    preload()
     site = Site(options.root.resolve())
     build(site)
     expected = site.tables()
@@ -72,22 +71,6 @@ def _error(ended: Ended) -> str:
     if "Traceback" in ended.output or not lines:
         return f"BAD error that is not clear\n{ended.output[-2000:]}"
     return f"clear error [{lines[0][:160]}]"
-
-
-def preload() -> None:
-    """Import once what every command needs; children are forked."""
-    import torch
-
-    import mvp_bench.benchmark.verb
-    import mvp_bench.datasets.verb
-    import mvp_bench.finetuning.classification
-    import mvp_bench.finetuning.segmentation  # noqa: F401
-    from mvp_bench.leaderboard.render import figure  # noqa: F401
-    from mvp_bench.registry import CONVERTERS, ENCODERS, METHODS
-
-    torch.set_num_threads(1)
-    for registry in (METHODS, ENCODERS, CONVERTERS):
-        list(registry)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -104,11 +107,15 @@ def benchmark(site: Site, *more: str) -> list[str]:
     return ["mvp_benchmark", *names, *plain, *SMALL, *OVERLAP, *more]
 
 
-def run_commands(site: Site) -> Ended:
-    """Run the commands one after the other until one fails."""
+def run_commands(site: Site, patches: Mapping[str, int] | None = None) -> Ended:
+    """Run the commands one after the other until one fails.
+
+    Args:
+        patches: see :func:`start`.
+    """
     text = ""
     for command in commands(site):
-        ended = finish(start(command, site.root / "output.txt"))
+        ended = finish(start(command, site.root / "output.txt", patches))
         text += ended.output
         if ended.code:
             return Ended(ended.code, text)
@@ -119,60 +126,69 @@ def run_commands(site: Site) -> Ended:
 class Running:
     """A command in a process of its own."""
 
-    pid: int
+    process: Any
     output: Path
     since: float
 
-
-def start(command: list[str], output: Path) -> Running:
-    """Fork this process, in which torch and nnU-Net are loaded already, and run a console script in the child."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return Running(pid, output, time.monotonic())
-    os.setsid()
-    sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
-    os._exit(_child(command))
+    @property
+    def pid(self) -> int:
+        """Of the process, which leads a group of its own."""
+        return int(self.process.pid)
 
 
-def _child(command: list[str]) -> int:
+def start(command: list[str], output: Path, patches: Mapping[str, int] | None = None) -> Running:
+    """Run a console script in a fork of a server that has imported torch and nnU-Net.
+
+    Args:
+        output: file for what it prints.
+        patches: stage -> version of its arithmetic, where the command is to have another.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.benchmarks.attacks.preloaded"])
+    output.write_text("")
+    process = context.Process(target=_child, args=(command, output, dict(patches or {})))
+    process.start()
+    return Running(process, output, time.monotonic())
+
+
+def _child(command: list[str], output: Path, patches: Mapping[str, int]) -> None:
     import traceback
 
-    from mvp_bench import cli
+    from mvp_bench import cli, identity
 
+    os.setsid()
+    sink = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+    identity.RESULT_VERSIONS.update(patches)  # type: ignore[arg-type]
     sys.argv = command
     scripts: Mapping[str, Callable[[], None]] = {
         "mvp_prepare": cli.prepare,
         "mvp_plan": cli.plan,
         "mvp_benchmark": cli.benchmark,
     }
+    code = 0
     try:
         scripts[command[0]]()
     except SystemExit as end:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        return int(end.code or 0)
+        code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
-        return 1
-    return 0
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def finish(running: Running, limit: float = LIMIT_S) -> Ended:
     """Wait for a command; one that hangs is killed (code 124)."""
-    while True:
-        pid, status = os.waitpid(running.pid, os.WNOHANG)
-        if pid:
-            break
-        if time.monotonic() - running.since > limit:
+    running.process.join(max(0.0, running.since + limit - time.monotonic()))
+    hangs = running.process.exitcode is None
+    if hangs:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
-            os.waitpid(running.pid, 0)
-            return Ended(124, running.output.read_text(errors="replace"))
-        time.sleep(0.02)
-    return Ended(os.waitstatus_to_exitcode(status), running.output.read_text(errors="replace"))
+        running.process.join()
+    return Ended(124 if hangs else int(running.process.exitcode), running.output.read_text(errors="replace"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- data
