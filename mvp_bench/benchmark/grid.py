@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +52,8 @@ class Weights:
     job: PretrainJob | None = None
     imported: EncoderRecord | None = None
     folder: Path | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Dataset that ``job`` trains on -> its key."""
 
     @property
     def key(self) -> str | None:
@@ -68,10 +70,16 @@ class Weights:
         return self.imported.seed if self.imported is not None and self.imported.origin is None else None
 
 
-def weights_of(workspace: Workspace, method: str, job: PretrainJob | None, imported: EncoderRecord | None) -> Weights:
-    """Weights of a method: those that ``job`` makes, those of an imported run, or none."""
+def weights_of(
+    workspace: Workspace,
+    method: str,
+    job: PretrainJob | None,
+    data: Iterable[Planned],
+    imported: EncoderRecord | None,
+) -> Weights:
+    """Weights of a method: those that ``job`` makes of ``data``, those of an imported run, or none."""
     if job is not None:
-        return Weights(job=job, folder=job.folder)
+        return Weights(job=job, folder=job.folder, data={p.card.dataset_name: p.block.key for p in data})
     return Weights(imported=imported, folder=run_folder(workspace, method)) if imported is not None else Weights()
 
 
@@ -102,7 +110,12 @@ def cell_of(
         n_val=len(fold.val),
         n_test=len(fold.test),
         needs=CellNeeds(
-            dataset=block.key, splits=task.splits, plan=planned.key, arrays=planned.arrays, encoder=weights.key
+            dataset=block.key,
+            splits=task.splits,
+            plan=planned.key,
+            arrays=planned.arrays,
+            encoder=weights.key,
+            pretraining=dict(weights.data),
         ),
         settings={**counted(tuning), **resolved_runtime(config.runtime)},
     )

@@ -198,7 +198,8 @@ def _make_grid(
                 grid.pretrainings.append(PretrainingRun(job))
             elif record is not None:
                 seen = patients_seen(record, cohort.shared)
-            weights = weights_of(workspace, method, job, record)
+            data = [planned[card.id] for card in choice.data]
+            weights = weights_of(workspace, method, job, data, record)
             leak = leaks_of_tasks(cohort.shared, [task], seen or {})[task.card.dataset_name, task.fold_index]
             for seed in seeds:
                 cell = cell_of(workspace, task, method, weights, config, profile, seed)
@@ -288,14 +289,15 @@ def benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, seeds
 
 def current_data(workspace: Workspace) -> Current:
     """What is prepared now, for the leaderboards: results of other data are put aside."""
-    tasks = [card for card in load_cards(workspace.root).values() if card.kind != "pretraining"]
-    return Current({c.dataset_name: _prepared_data(workspace, c) for c in tasks if is_prepared(workspace, c)})
+    cards = load_cards(workspace.root).values()
+    return Current({c.dataset_name: _prepared_data(workspace, c) for c in cards if is_prepared(workspace, c)})
 
 
 def _prepared_data(workspace: Workspace, card: Card) -> CurrentData:
     """A dataset as it is prepared; where its files are damaged, no result can be of it, and other tables stand."""
     try:
-        keys = load_block(workspace, card).key, load_splits(workspace, card).key
+        splits = "" if card.kind == "pretraining" else load_splits(workspace, card).key
+        keys = load_block(workspace, card).key, splits
     except InputError as error:
         log.error("results on %s are left out: %s", card.dataset_name, error)
         keys = UNREADABLE, UNREADABLE

@@ -35,6 +35,8 @@ class CellNeeds(Strict):
     """The preprocessed cases."""
     encoder: str | None = None
     """The pre-training run, or the hash of imported weights; None trains from scratch."""
+    pretraining: dict[str, str] = {}
+    """Dataset that the encoder was trained on -> its key; empty from scratch, and where it is unknown."""
 
 
 class CellSpec(Strict):

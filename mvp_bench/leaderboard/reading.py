@@ -37,8 +37,8 @@ class CurrentData:
 
     dataset: str
     """Its key."""
-    splits: str
-    """Key of its splits."""
+    splits: str = ""
+    """Key of its splits (of tasks)."""
     metrics: tuple[str, ...] = ()
     """Metrics of its card; the first one ranks."""
 
@@ -194,6 +194,11 @@ def _reasons(record: CellRecord, score: int | None, now: Current) -> list[tuple[
         if tuple(spec.metrics) != tuple(data.metrics):
             text = f"metrics {_names(spec.metrics)}, while the card's are {_names(data.metrics)}"
             reasons.append(("other metrics", text))
+    for name, was in spec.needs.pretraining.items():
+        if name in now.datasets and now.datasets[name].dataset != was:
+            current = now.datasets[name].dataset[:SHORT]
+            text = f"an encoder trained on {name} as {was[:SHORT]}, while those prepared now are {current}"
+            reasons.append(("other pre-training data", text))
     stages = record.outdated_stages(now.stages)
     if score is not None and score != now.stages.get("score"):
         stages.append("score")

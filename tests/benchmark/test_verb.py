@@ -37,7 +37,8 @@ def test_cells_tell_where_they_come_from(toys: Workspace) -> None:
     run_benchmark(toys, replace(CONFIG, tasks=("901",)), "smoke", [0])
     records = [read_json(path) for path in sorted(toys.cells.rglob("cell.json"))]
     mae = next(r for r in records if r["spec"]["method"] == "mae")
-    assert set(mae["spec"]["needs"]) == {"dataset", "splits", "plan", "arrays", "encoder"}
+    assert set(mae["spec"]["needs"]) == {"dataset", "splits", "plan", "arrays", "encoder", "pretraining"}
+    assert set(mae["spec"]["needs"]["pretraining"]) == {"Dataset901_Toy901", "Dataset903_Toy903"}
     assert all(mae["spec"]["needs"].values()) and mae["spec"]["recipe"] and mae["weights"]
     assert mae["versions"]["nnunetv2"] and mae["spec"]["settings"]["epochs"] == SMOKE.segmentation.epochs
     machine = mae["machine"]
