@@ -23,7 +23,7 @@ AGAIN = "Then start the same command again: it goes on from where it stopped."
 _ROOM = ("room on the disk", f"Free some space, or put the workspace on another disk with --root. {AGAIN}")
 _PERMISSION = ("permission to write there", f"Change the permissions, or name another folder. {AGAIN}")
 _SOUND = ("a disk and a network that work", f"Look at the disk and at the system's log. {AGAIN}")
-_MEMORY = ("enough memory", f"Use fewer workers (--workers, --jobs), or a machine with more memory. {AGAIN}")
+_MEMORY = ("enough memory", f"Use fewer workers (--workers), or a machine with more memory. {AGAIN}")
 _FILES = ("fewer open files", f"Raise the limit of open files (ulimit -n), or use fewer workers. {AGAIN}")
 NO_LOCKS = (
     "a file system on which files can be locked",

@@ -237,7 +237,7 @@ def worker_died(description: str) -> InputError:
         description,
         found="a worker process died without a message",
         expected="enough memory for every worker",
-        fix="The system most likely ran out of memory: use fewer workers (--workers, --jobs).",
+        fix="The system most likely ran out of memory: use fewer workers (--workers).",
     )
 
 

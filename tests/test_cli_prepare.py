@@ -75,7 +75,7 @@ def test_folds_on_demand(run: Verb, release: Path, prepared: Path) -> None:  # n
 
 def test_label_fraction_out_of_range(run: Verb, prepared: Path) -> None:  # noqa: F811
     for fraction in ("0", "1.5"):
-        one_message(run("benchmark", "--tasks", 501, "--label-fractions", fraction), "--label-fractions", "at most 1")
+        one_message(run("benchmark", "--tasks", 501, "--label-budgets", fraction), "--label-budgets", "at most 1")
 
 
 def test_export(run: Verb, prepared: Path, tmp_path: Path) -> None:  # noqa: F811

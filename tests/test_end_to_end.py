@@ -19,7 +19,7 @@ from tests.consoles import called, run, start
 pytestmark = pytest.mark.slow
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 CARDS = Path(__file__).parent / "resources" / "cards"
-SMALL = ("--profile", "smoke", "--phantom", "--tasks", "501,511", "--pretrain-datasets", "521,525", "--jobs", "2")
+SMALL = ("--profile", "smoke", "--phantom", "--tasks", "501,511", "--pretrain-datasets", "521,525", "--workers", "2")
 LOG = "results/logs/mvp_benchmark.log"
 
 

@@ -99,8 +99,8 @@ def nodes(x: Inputs) -> Nodes:
     source = PretrainSource("D", None, block.source, x.excluded, data_hash=arrays)  # type: ignore[arg-type]
     job = PretrainJob(Path(), (source,), x.pretrain, x.options, x.encoder, x.runtime, x.seed, x.profile)
     task = Task(planned, 0, splits.folds[0], splits.key)
-    config = replace(x.config, encoder=x.encoder, runtime=x.runtime)
-    cell = cell_of(Workspace(Path()), task, "mae", Weights(job=job, folder=Path()), config, x.profile, x.seed)
+    config = replace(x.config, encoder=x.encoder, runtime=x.runtime, profile=x.profile)  # type: ignore[arg-type]
+    cell = cell_of(Workspace(Path()), task, "mae", Weights(job=job, folder=Path()), config, x.seed)
     return {
         "dataset": block.key, "splits": splits.key, "plan": planned.key, "arrays": arrays, "encoder": job.key,
         "cell": cell.key,

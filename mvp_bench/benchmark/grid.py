@@ -84,7 +84,7 @@ def weights_of(
 
 
 def cell_of(
-    workspace: Workspace, task: Task, method: str, weights: Weights, config: BenchmarkConfig, profile: str, seed: int
+    workspace: Workspace, task: Task, method: str, weights: Weights, config: BenchmarkConfig, seed: int
 ) -> CellRun:
     """One cell of the grid, as a job."""
     planned, block, fold = task.planned, task.planned.block, task.fold
@@ -101,7 +101,7 @@ def cell_of(
         seed=seed,
         pretrain_seed=weights.seed,
         recipe=weights.job.recipe if weights.job is not None else None,
-        profile=profile,
+        profile=config.profile,
         regions=dict(block.regions),
         classes=list(block.classes),
         metrics=list(task.card.metrics),
@@ -182,15 +182,3 @@ def check_folds(card: Card, folds: tuple[int, ...], available: int) -> tuple[int
                 fix="Use the leave_one_out or k_fold scheme on the dataset's card for more folds.",
             )
     return folds
-
-
-def check_fractions(fractions: tuple[float, ...]) -> list[float]:
-    """Label fractions without duplicates.
-
-    Raises:
-        InputError: if one is not above 0 and at most 1.
-    """
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise InputError("--label-fractions", found=fraction, expected="numbers above 0 and at most 1")
-    return list(dict.fromkeys(fractions))

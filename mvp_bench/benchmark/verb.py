@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mvp_bench.benchmark.cell_job import CellRun
 from mvp_bench.benchmark.executors.local import JobsOutcome, run_jobs
-from mvp_bench.benchmark.grid import Task, cell_of, check_folds, check_fractions, check_methods, weights_of
+from mvp_bench.benchmark.grid import Task, cell_of, check_folds, check_methods, weights_of
 from mvp_bench.benchmark.imported import (
     cards_seen,
     finished_runs,
@@ -23,6 +23,7 @@ from mvp_bench.benchmark.jobs import Job
 from mvp_bench.benchmark.people import cell_leak, leaks_of_tasks, refuse_divided
 from mvp_bench.benchmark.pretraining_job import PretrainingRun, checked_run
 from mvp_bench.cells.leak import CellLeak, write_leak
+from mvp_bench.config.check import check
 from mvp_bench.config.verbs import BenchmarkConfig
 from mvp_bench.datasets.catalog import expand, load_cards
 from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits
@@ -40,6 +41,7 @@ from mvp_bench.pretraining.job import PretrainJob
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.progress import console, log
 from mvp_bench.registry import SCRATCH
+from mvp_bench.training.machine import check_machine
 from mvp_bench.workspace import Workspace
 
 
@@ -91,25 +93,32 @@ class _Grid:
     leaks: list[tuple[CellRun, CellLeak]]
 
 
-def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, seeds: Sequence[int]) -> BenchmarkRun:
+def run_benchmark(workspace: Workspace, config: BenchmarkConfig) -> BenchmarkRun:
     """Prepare (phantom only), audit, plan, pre-train and run all cells; finished ones are kept.
 
     The audit comes to each pre-trained cell's ``leak.json``, which is brought up to date for finished cells too.
 
+    Args:
+        config: with the profile's name and the seeds (:func:`mvp_bench.config.defaults.resolved`).
+
     Raises:
         InputError: for whatever the user can mend before anything runs. Failures inside a cell are returned.
     """
+    check(config)
+    check_machine(config.runtime, config.planning.memory_gb)
     choice = _choose(workspace, config)
-    if config.jobs > 1:
+    if config.workers > 1:
         preload("mvp_bench.finetuning.segmentation", "mvp_bench.finetuning.classification")
     if config.phantom:
-        make_phantoms(workspace, choice.everything, config.phantom_config, config.seed, config.jobs)
-    with worker_pool(config.jobs) as pool:
+        make_phantoms(workspace, choice.everything, config.phantom_config, config.seed, config.workers)
+    with worker_pool(config.workers) as pool:
         seen_cards = cards_seen(workspace, choice.known, choice.imported.values())
-        cohort = gather(workspace, choice.everything, seen_cards, config.encoder, config.planning, config.overlap, pool)
+        cohort = gather(
+            workspace, choice.everything, seen_cards, config.encoder, config.planning, config.overlap_config, pool
+        )
         print_plans(list(cohort.planned.values()))
-        grid = _make_grid(cohort, choice, config, profile, seeds, pool)
-    outcome = _run_grid(workspace, grid, config.jobs)
+        grid = _make_grid(cohort, choice, config, pool)
+    outcome = _run_grid(workspace, grid, config.workers)
     for cell, leak in grid.leaks:
         write_leak(cell.folder, leak)
     return outcome
@@ -117,7 +126,6 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, s
 
 def _choose(workspace: Workspace, config: BenchmarkConfig) -> _Choice:
     methods = check_methods(config.methods, finished_runs(workspace))
-    check_fractions(config.label_fractions)
     imported = {m: checked_run(run_folder(workspace, m), config.encoder) for m in methods if is_imported(m)}
     known = load_cards(workspace.root)
     tasks = select_tasks(workspace, known, config)
@@ -165,14 +173,12 @@ def make_tasks(workspace: Workspace, planned: Planned, config: BenchmarkConfig) 
     fewest = max(1, len(planned.card.classes))
     for index in check_folds(planned.card, config.folds, len(splits.folds)):
         fold = splits.folds[index]
-        for fraction in check_fractions(config.label_fractions):
-            train = training_part(fold, splits.patients, fraction, fewest)
-            yield Task(planned, index, fold.model_copy(update={"train": train}), splits.key, fraction)
+        for budget in config.label_budgets:
+            train = training_part(fold, splits.patients, budget, fewest)
+            yield Task(planned, index, fold.model_copy(update={"train": train}), splits.key, budget)
 
 
-def _make_grid(
-    cohort: Cohort, choice: _Choice, config: BenchmarkConfig, profile: str, seeds: Sequence[int], pool: Executor
-) -> _Grid:
+def _make_grid(cohort: Cohort, choice: _Choice, config: BenchmarkConfig, pool: Executor) -> _Grid:
     workspace = cohort.workspace
     planned = cohort.planned
     for name, own in choice.imported.items():
@@ -191,7 +197,7 @@ def _make_grid(
             job, record = None, choice.imported.get(method)
             seen: Mapping[str, Sequence[str] | frozenset[str]] | None = {}
             if method in choice.pretrained:
-                job = _pretraining(cohort, choice, config, profile, method, task, left_out, pool)
+                job = _pretraining(cohort, choice, config, method, task, left_out, pool)
                 seen = seen_patients(job.sources)
                 known = leaks_of_tasks(cohort.shared, tasks, seen)
                 job = replace(job, leaks=tuple(known.values()))
@@ -201,8 +207,8 @@ def _make_grid(
             data = [planned[card.id] for card in choice.data]
             weights = weights_of(workspace, method, job, data, record)
             leak = leaks_of_tasks(cohort.shared, [task], seen or {})[task.card.dataset_name, task.fold_index]
-            for seed in seeds:
-                cell = cell_of(workspace, task, method, weights, config, profile, seed)
+            for seed in config.seeds:
+                cell = cell_of(workspace, task, method, weights, config, seed)
                 grid.cells.append(cell)
                 if weights.key is not None:
                     grid.leaks.append((cell, cell_leak(cohort.shared, leak, seen)))
@@ -213,7 +219,6 @@ def _pretraining(
     cohort: Cohort,
     choice: _Choice,
     config: BenchmarkConfig,
-    profile: str,
     method: str,
     task: Task,
     left_out: Mapping[int, frozenset[str]],
@@ -227,16 +232,16 @@ def _pretraining(
     block = task.planned.block
     unseen = frozenset(block.cases[case].patient for case in [*task.fold.test, *task.fold.val])
     excluded = {**left_out, task.card.id: unseen | left_out.get(task.card.id, frozenset())}
-    settings = replace(config.pretrain, method=method)
+    settings = config.pretrain.of(method)
     return PretrainJob(
         root=cohort.workspace.root,
-        sources=cohort.sources(choice.data, config.pretrain, pool, excluded),
+        sources=cohort.sources(choice.data, settings, pool, excluded),
         config=settings,
-        options=resolve_options(method, settings.preset, profile),
+        options=resolve_options(method, settings.preset, config.profile),
         encoder=config.encoder,
         runtime=config.runtime,
         seed=config.seed,
-        profile=profile,
+        profile=config.profile,
     )
 
 
@@ -268,14 +273,14 @@ UNREADABLE = "unreadable"
 NOTHING = JobsOutcome(frozenset(), frozenset(), {})
 
 
-def benchmark(workspace: Workspace, config: BenchmarkConfig, profile: str, seeds: Sequence[int]) -> BenchmarkRun:
+def benchmark(workspace: Workspace, config: BenchmarkConfig) -> BenchmarkRun:
     """Run the grid, write the leaderboards from all cells that are of today's data, and print them.
 
     Raises:
         InputError: see :func:`run_benchmark`.
     """
     started = time.monotonic()
-    outcome = run_benchmark(workspace, config, profile, seeds)
+    outcome = run_benchmark(workspace, config)
     boards = write_leaderboards(workspace, config.statistics, config.seed, current_data(workspace))
     print_leaderboards(boards)
     console.print(

@@ -1,4 +1,4 @@
-"""Marks on the types of settings."""
+"""Marks on the types of settings: what does not count, what experts alone look at, what a switch turns off."""
 
 from __future__ import annotations
 
@@ -26,3 +26,44 @@ FOR_PEOPLE = Outside("text for people to read")
 LATER = Outside("it enters what is computed from finished results, which is computed anew each time")
 REASONS = (PROCESSES, KEEPING, PLACES, SHOWN, SELECTION, DECIDED, FOR_PEOPLE, LATER)
 """Every reason there is."""
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A mark on the type of a field, or of a group of fields: shown by ``--help-all`` only."""
+
+
+@dataclass(frozen=True)
+class Off:
+    """A mark on a switch that is on by default, whose option (``--no-NAME``) turns it off.
+
+    Args:
+        effect: what happens then, for the help; a whole sentence.
+    """
+
+    effect: str
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A mark on a name's type: one that a registry knows.
+
+    Args:
+        kind: "method" or "encoder".
+    """
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class InWords:
+    """A mark that says what a type allows, where its constraint is no text for people.
+
+    Args:
+        text: for messages.
+    """
+
+    text: str
+
+
+EXPERT = Expert()

@@ -35,6 +35,7 @@ class ProfileValues:
     runtime: RuntimeConfig
     statistics: StatisticsConfig
     seeds: int
+    workers: int
 
 
 FULL = ProfileValues(
@@ -47,11 +48,12 @@ FULL = ProfileValues(
     RuntimeConfig(threads=4),
     StatisticsConfig(),
     seeds=3,
+    workers=4,
 )
 MINI = ProfileValues(
     "resenc-mini",
     PhantomConfig(spacing_mm=2.5, segmentation_patients=20, classification_patients=100, pretraining_patients=10),
-    PlanningConfig(memory_gb=0.04, max_patch_edge=48, foreground_samples=1_000_000, workers=2),
+    PlanningConfig(memory_gb=0.04, max_patch_edge=48, foreground_samples=1_000_000),
     PretrainConfig(
         steps=1600,
         batch_size=2,
@@ -60,7 +62,7 @@ MINI = ProfileValues(
         warmup_fraction=0.05,
         checkpoint_every=50,
         log_every=25,
-        workers=0,
+        loaders=0,
     ),
     SegmentationConfig(
         epochs=10,
@@ -70,12 +72,13 @@ MINI = ProfileValues(
         momentum=0.9,
         mirror=False,
         checkpoint_every=5,
-        workers=0,
+        loaders=0,
     ),
     ClassificationConfig(epochs=13, batch_size=4, learning_rate=5e-3, shift_voxels=2),
     RuntimeConfig(threads=1),
     StatisticsConfig(),
     seeds=1,
+    workers=2,
 )
 SMOKE = ProfileValues(
     "resenc-smoke",
@@ -87,6 +90,7 @@ SMOKE = ProfileValues(
     RuntimeConfig(threads=1),
     StatisticsConfig(bootstrap_samples=100),
     seeds=1,
+    workers=2,
 )
 PROFILES = {"full": FULL, "mini": MINI, "smoke": SMOKE}
 

@@ -167,7 +167,7 @@ class SegmentationTrainer(nnUNetTrainer):
     def _epoch(
         self, epoch: int, train_loader: nnUNetDataLoader, val_loader: nnUNetDataLoader | None
     ) -> dict[str, float]:
-        seeds = epoch_seeds(self.seed, epoch, 2 + self.config.workers)
+        seeds = epoch_seeds(self.seed, epoch, 2 + self.config.loaders)
         rate = self.learning_rate(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -161,7 +161,7 @@ class CaseTable:
                 folder,
                 found=f"the index of the cases cannot be written ({error})",
                 expected=f"{(self.rows.nbytes + self.names.nbytes + self.ranges.nbytes) / 1e6:.1f} MB of room",
-                fix="Free some space, or use --workers 0.",
+                fix="Free some space, or use --loaders 0.",
             ) from error
         return _opened(folder)
 

@@ -172,7 +172,7 @@ class Engine:
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             distributed.lost_peers_reported(self.folder),
             contextlib.closing(
-                batches(self.sampler, self.step * parts, self.config.workers, pin=device.type == "cuda")
+                batches(self.sampler, self.step * parts, self.config.loaders, pin=device.type == "cuda")
             ) as stream,
         ):
             yield stream

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import nn
 
+from mvp_bench.config.check import check
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.census import Census
@@ -169,9 +170,10 @@ class Method(nn.Module, ABC, Generic[OptionsT]):
             world: processes that share a step.
 
         Raises:
-            InputError: if the encoder or the intensities are none that the method works with, the batch is too small,
-                or the patch does not fit the encoder.
+            InputError: if an option is out of its range, the encoder or the intensities are none that the method works
+                with, the batch is too small, or the patch does not fit the encoder.
         """
+        check(options)
         reason = cls.misfit(encoder)
         if reason:
             fitting = [name for name in ENCODERS if not cls.misfit(ENCODERS[name])]

@@ -1,38 +1,23 @@
-"""What a command would do: presets as defaults of the whole command, and the configuration as JSON."""
+"""What a command would do: the configuration as JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from mvp_bench.config.verbs import PretrainVerbConfig
 from mvp_bench.pretraining import distributed
-from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.pretraining.run import check_settings
-from mvp_bench.registry import ENCODERS, METHODS
+from mvp_bench.registry import ENCODERS
 from mvp_bench.training.runtime import Runtime
 
 
-def with_preset(config: PretrainVerbConfig, method: str, preset: str) -> PretrainVerbConfig:
-    """The configuration with what a method's preset sets beside the method's own fields: encoder, training loop.
-
-    Raises:
-        InputError: for an unknown method or preset.
-    """
-    resolve_options(method, preset, config.profile)  # refuses unknown names
-    kind = METHODS[method].Options
-    values: dict[str, Any] = dict(kind.loops().get(preset, {})) if hasattr(kind, "loops") else {}
-    encoder = values.pop("encoder", config.encoder)
-    return replace(config, encoder=encoder, pretrain=replace(config.pretrain, **values))
-
-
-def dry_run(config: PretrainVerbConfig, options: Any, profile: str) -> str:
+def dry_run(config: PretrainVerbConfig, options: Any) -> str:
     """Every value a run would use, as JSON, after the checks that need no data.
 
     Args:
         options: the method's own fields.
-        profile: name of the resolved profile.
 
     Raises:
         InputError: see :func:`~mvp_bench.pretraining.run.check_settings`.
@@ -42,7 +27,6 @@ def dry_run(config: PretrainVerbConfig, options: Any, profile: str) -> str:
     loop = config.pretrain
     content = {
         **asdict(config),
-        "profile": profile,
         "options": asdict(options),
         "encoder": {"name": config.encoder, **asdict(ENCODERS[config.encoder])},
         "resolved": {

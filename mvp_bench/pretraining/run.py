@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from mvp_bench.config.check import check
 from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
 from mvp_bench.datasets.overlap.audit import Leak
 from mvp_bench.edges import writing
-from mvp_bench.errors import InputError
 from mvp_bench.identity import code_version
 from mvp_bench.io import lock, write_json, write_text
 from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, read_record
@@ -25,7 +25,6 @@ from mvp_bench.models.weights import save_encoder
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import Census, take_census
-from mvp_bench.pretraining.duplicates import check_threshold
 from mvp_bench.pretraining.engine import Engine, Outcome
 from mvp_bench.pretraining.identity import run_identity, run_key
 from mvp_bench.pretraining.method import Context, Method, resolve_options
@@ -35,10 +34,8 @@ from mvp_bench.pretraining.tensorboard import require_tensorboard
 from mvp_bench.progress import log
 from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.training.checkpoint import Identity, require_same
+from mvp_bench.training.machine import check_machine
 from mvp_bench.training.runtime import Runtime
-
-POSITIVE = ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every")
-"""Fields that must be one at least."""
 
 
 def pretrain(
@@ -118,7 +115,7 @@ def assembled(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global state
         method: Method[Any] = METHODS[config.method](options, context)
-    if config.workers:
+    if config.loaders:
         table = table.moved_to(folder / f"index-{processes.rank}")
     try:
         sampler = PatchSampler(
@@ -142,25 +139,22 @@ def assembled(
         table.remove_files()
 
 
-def check_settings(config: PretrainConfig, options: Any, encoder: str, runtime: RuntimeConfig) -> None:
-    """Refuse what cannot work on any data, before any is touched.
+def check_settings(
+    config: PretrainConfig, options: Any, encoder: str, runtime: RuntimeConfig, memory_gb: float | None = None
+) -> None:
+    """Refuse what cannot work on any data, or on this machine, before any data are touched.
+
+    Args:
+        memory_gb: what batches are planned for; more than there is is warned of.
 
     Raises:
         InputError: for unknown names, numbers out of range, a patch that does not fit the encoder, a batch that is too
             small, a GPU asked for and absent.
     """
+    check(config, runtime)
     kind, spec = METHODS[config.method], ENCODERS[encoder]
-    for name in POSITIVE:
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')}", found=getattr(config, name), expected="at least 1")
-    if not 0 <= config.ema_decay < 1:
-        raise InputError("--ema-decay", found=config.ema_decay, expected="at least 0 and below 1")
-    if config.learning_rate <= 0:
-        raise InputError("--learning-rate", found=config.learning_rate, expected="a positive number")
-    if config.deduplicate is not None:
-        check_threshold(config.deduplicate)
     kind.check_settings(options, spec, config.patch_size, config.batch_size, distributed.current().world)
-    Runtime.resolve(distributed.own_device(runtime))
+    check_machine(distributed.own_device(runtime), memory_gb)
     if config.tensorboard:
         require_tensorboard()
 

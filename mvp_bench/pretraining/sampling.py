@@ -371,7 +371,7 @@ def batches(sampler: PatchSampler, first: int, workers: int, pin: bool = False) 
                 "/dev/shm",
                 found="too little shared memory for the processes that read patches",
                 expected="room for a few batches per worker",
-                fix="Give the container more (docker run --shm-size=8g), or use --workers 0.",
+                fix="Give the container more (docker run --shm-size=8g), or use --loaders 0.",
             ) from error
         raise worker_died("reading patches") from error
 

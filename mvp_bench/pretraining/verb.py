@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvp_bench.config.groups import PhantomConfig
+from mvp_bench.config.check import check
 from mvp_bench.config.verbs import PretrainVerbConfig
 from mvp_bench.datasets.catalog import expand, load_cards
 from mvp_bench.datasets.prepared import is_prepared, load_block, load_splits
@@ -22,9 +22,7 @@ from mvp_bench.progress import console
 from mvp_bench.workspace import Workspace
 
 
-def run_pretraining(
-    workspace: Workspace, config: PretrainVerbConfig, profile: str, phantom: PhantomConfig, options: Any = None
-) -> Path | None:
+def run_pretraining(workspace: Workspace, config: PretrainVerbConfig, options: Any = None) -> Path | None:
     """Pre-train; returns the run's folder. The same command goes on where a killed run was.
 
     With ``estimate``, what the run would take is printed instead. Under torchrun every process makes this call; the
@@ -34,11 +32,12 @@ def run_pretraining(
     Raises:
         InputError: for unknown names, unprepared data, or settings that cannot work.
     """
+    check(config)
     loop = config.pretrain
-    options = resolve_options(loop.method, loop.preset, profile) if options is None else options
+    options = resolve_options(loop.method, loop.preset, config.profile) if options is None else options
     with distributed.joined(config.runtime) as processes:
-        check_settings(loop, options, config.encoder, config.runtime)
-        job = processes.from_first(lambda: _collect(workspace, config, profile, phantom, options))
+        check_settings(loop, options, config.encoder, config.runtime, config.planning.memory_gb)
+        job = processes.from_first(lambda: _collect(workspace, config, options))
         if not config.estimate:
             return run_job(job)
         found = estimate(job)
@@ -47,18 +46,16 @@ def run_pretraining(
         return None
 
 
-def _collect(
-    workspace: Workspace, config: PretrainVerbConfig, profile: str, phantom: PhantomConfig, options: Any
-) -> PretrainJob:
+def _collect(workspace: Workspace, config: PretrainVerbConfig, options: Any) -> PretrainJob:
     """Prepare and plan what is missing; the run on it."""
     known = load_cards(workspace.root)
     cards = expand(known, config.datasets)
     if config.phantom:
-        make_phantoms(workspace, cards, phantom, config.seed, config.planning.workers)
+        make_phantoms(workspace, cards, config.phantom_config, config.seed, config.workers)
     named = [c for c in cards if config.datasets != ("520",) or is_prepared(workspace, c)]
-    with worker_pool(config.planning.workers) as pool:
+    with worker_pool(config.workers) as pool:
         tasks = prepared_tasks(workspace, known, named)
-        cohort = gather(workspace, named, tasks, config.encoder, config.planning, config.overlap, pool)
+        cohort = gather(workspace, named, tasks, config.encoder, config.planning, config.overlap_config, pool)
         excluded = {c.id: unseen_patients(workspace, c) for c in named}
         if config.exclude_overlap:
             excluded = {c.id: excluded[c.id] | cohort.patients_of(tasks, c) for c in named}
@@ -73,7 +70,7 @@ def _collect(
         config.encoder,
         config.runtime,
         config.seed,
-        profile,
+        config.profile,
         tuple(leaks),
     )
 

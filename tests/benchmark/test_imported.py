@@ -34,7 +34,7 @@ def foreign(toys: Workspace, tmp_path: Path) -> Path:
 
 
 def test_a_foreign_checkpoint_is_a_row_of_both_boards(toys: Workspace, foreign: Path) -> None:
-    outcome = run_benchmark(toys, replace(CHECKPOINT, methods=("scratch,imported:open.mind",)), "smoke", [0])
+    outcome = run_benchmark(toys, replace(CHECKPOINT, methods=("scratch,imported:open.mind",)))
     assert (outcome.finished, outcome.failed) == (4, [])
     (segmentation,) = (toys.cells / "Dataset901_Toy901" / "imported-open.mind").iterdir()
     record = read_json(segmentation / "cell.json")
@@ -53,7 +53,7 @@ def test_a_foreign_checkpoint_is_a_row_of_both_boards(toys: Workspace, foreign: 
     cost = pd.read_csv(toys.results / "cost.csv").set_index("method")
     assert cost.loc["imported:open.mind", ["pretraining_wall_time_s", "pretraining_voxels_seen"]].isna().all(axis=None)
     assert (cost.loc["scratch", "pretraining_voxels_seen"] == 0).all()
-    again = run_benchmark(toys, CHECKPOINT, "smoke", [0])
+    again = run_benchmark(toys, CHECKPOINT)
     assert (again.finished, again.reused) == (0, 2)
 
 
@@ -64,7 +64,7 @@ def test_the_stem_rule_applies_to_stems_of_several_channels(toys: Workspace, tmp
     record = import_checkpoint(path, toys.pretraining / "nnunet", ImportChoices(modalities=("flair", "t1")))
     assert record.stem_modalities == ["flair", "t1"], "the task has t1, flair"
     config = replace(CHECKPOINT, methods=("imported:nnunet",), stem=stem, tasks=("902",))
-    assert run_benchmark(toys, config, "smoke", [0]).finished == 1
+    assert run_benchmark(toys, config).finished == 1
     (cell,) = toys.cells.rglob("cell.json")
     assert read_json(cell)["load_report"]["adapted"] == 1 and read_json(cell)["load_report"]["new"] == 0
 
@@ -72,17 +72,17 @@ def test_the_stem_rule_applies_to_stems_of_several_channels(toys: Workspace, tmp
 def test_leaks_of_known_data_are_counted(toys: Workspace) -> None:
     """A run of this workspace under its own name; a crosswalk says that p01 of 903 is p05 of 902, who is tested."""
     mae = replace(CONFIG, methods=("mae",), tasks=("902",), pretrain_datasets=("903",))
-    run_benchmark(toys, mae, "smoke", [0])
+    run_benchmark(toys, mae)
     (run,) = toys.pretraining.glob("mae-*")
     config = replace(CHECKPOINT, methods=(f"imported:{run.name}",), tasks=("902",))
-    assert run_benchmark(toys, config, "smoke", [0]).finished == 1
+    assert run_benchmark(toys, config).finished == 1
     folder = toys.cells / "Dataset902_Toy902"
     (leak,) = (folder / f"imported-{run.name}").rglob(LEAK_FILE)
     assert read_json(leak)["leak_percent"] is None and "images of" in read_json(leak)["note"]
     table = toys.root / "table.csv"
     table.write_text("Toy902,Toy903\np05,p01")
     add_crosswalks(toys, [table])
-    assert run_benchmark(toys, config, "smoke", [0]).reused == 1
+    assert run_benchmark(toys, config).reused == 1
     assert read_json(leak)["leak_percent"] == 50 and read_json(leak)["shared"] == ["p05"]
     imported, trained = (
         read_json(next((folder / name).rglob("cell.json"))) for name in (f"imported-{run.name}", run.name[:3])
@@ -94,7 +94,7 @@ def test_leaks_of_known_data_are_counted(toys: Workspace) -> None:
 
 def test_a_run_on_data_that_are_not_here_leaks_one_knows_not_what(toys: Workspace) -> None:
     make_run(toys.pretraining / "elsewhere")  # says that it saw p0 of 901, whom 901 does not have
-    run_benchmark(toys, replace(CHECKPOINT, methods=("imported:elsewhere",), tasks=("901",)), "smoke", [0])
+    run_benchmark(toys, replace(CHECKPOINT, methods=("imported:elsewhere",), tasks=("901",)))
     (leak,) = toys.cells.rglob(LEAK_FILE)
     assert list(toys.cells.rglob("metrics.json")) and read_json(leak)["leak_percent"] is None
 
@@ -104,7 +104,7 @@ def test_unknown_and_unfinished_runs(toys: Workspace, foreign: Path) -> None:
     (toys.pretraining / "unfinished").mkdir()
     for name in ("openmind", "unfinished", "", "../open.mind"):
         with pytest.raises(InputError, match=r"one of mine, open\.mind") as refused:
-            run_benchmark(toys, replace(CHECKPOINT, methods=(f"imported:{name}",)), "smoke", [0])
+            run_benchmark(toys, replace(CHECKPOINT, methods=(f"imported:{name}",)))
         assert "mvp_weights import" in str(refused.value)
     assert not toys.cells.exists()
     assert check_methods(("all", "imported:a"), ["a"])[-1] == "imported:a"
@@ -114,11 +114,11 @@ def test_unknown_and_unfinished_runs(toys: Workspace, foreign: Path) -> None:
 
 def test_weights_are_checked_before_anything_runs(toys: Workspace, foreign: Path) -> None:
     with pytest.raises(InputError, match=r"open\.mind.*encoder resenc-smoke.*encoder resenc-mini.*--encoder"):
-        run_benchmark(toys, replace(CHECKPOINT, encoder="resenc-mini"), "smoke", [0])
+        run_benchmark(toys, replace(CHECKPOINT, encoder="resenc-mini"))
     weights = foreign / "encoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(InputError, match=r"encoder\.safetensors"):
-        run_benchmark(toys, CHECKPOINT, "smoke", [0])
+        run_benchmark(toys, CHECKPOINT)
     assert not toys.cells.exists() and not any(toys.plans.iterdir())
 
 
@@ -127,12 +127,12 @@ def test_phantom_weights_stay_off_real_tasks(toys: Workspace) -> None:
     record = read_json(toys.pretraining / "mine" / RECORD_FILE)
     write_json(toys.pretraining / "mine" / RECORD_FILE, {**record, "source": "real"})
     with pytest.raises(InputError, match=r"imported:mine.*real data.*phantom data"):
-        run_benchmark(toys, replace(CHECKPOINT, methods=("imported:mine",)), "smoke", [0])
+        run_benchmark(toys, replace(CHECKPOINT, methods=("imported:mine",)))
     assert not toys.cells.exists()
 
 
 def test_a_failed_cell_is_listed_under_its_method(toys: Workspace, foreign: Path) -> None:
-    run_benchmark(toys, replace(CHECKPOINT, tasks=("902",)), "smoke", [0])
+    run_benchmark(toys, replace(CHECKPOINT, tasks=("902",)))
     (metrics,) = toys.cells.rglob("metrics.json")
     metrics.unlink()
     (cell,) = read_cells(toys.cells).open
@@ -140,5 +140,5 @@ def test_a_failed_cell_is_listed_under_its_method(toys: Workspace, foreign: Path
 
 
 def test_nobody_can_be_left_out_of_imported_weights(toys: Workspace, foreign: Path, caplog) -> None:
-    run_benchmark(toys, replace(CHECKPOINT, tasks=("902",), exclude_overlap=True), "smoke", [0])
+    run_benchmark(toys, replace(CHECKPOINT, tasks=("902",), exclude_overlap=True))
     assert "leaves nobody out of what imported:open.mind has seen" in caplog.text

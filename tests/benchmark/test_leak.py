@@ -10,7 +10,6 @@ import pytest
 
 from mvp_bench.benchmark.verb import run_benchmark
 from mvp_bench.cells.leak import LEAK_FILE
-from mvp_bench.config.groups import PhantomConfig
 from mvp_bench.config.profiles import SMOKE
 from mvp_bench.config.verbs import PretrainVerbConfig
 from mvp_bench.datasets.overlap.crosswalk import add_crosswalks
@@ -47,13 +46,13 @@ def seen(run: Path) -> dict[str, set[str]]:
 
 
 def test_a_leak_known_later_reaches_finished_cells(toys: Workspace) -> None:
-    run_benchmark(toys, ONE_TASK, "smoke", [0])
+    run_benchmark(toys, ONE_TASK)
     before = boards(toys)
     unknown = board(toys).set_index("method")["leak_percent"]
     assert unknown["mae"].isna().all() and (unknown["scratch"] == 0).all(), "the toys' images were not compared"
     cells = {path: path.read_bytes() for path in toys.cells.rglob("cell.json")}
     share(toys, "p05,p01", "p00,p02")
-    outcome = run_benchmark(toys, ONE_TASK, "smoke", [0])
+    outcome = run_benchmark(toys, ONE_TASK)
     assert (outcome.finished, outcome.reused) == (0, 2)
     assert {path: path.read_bytes() for path in toys.cells.rglob("cell.json")} == cells
     after = boards(toys)
@@ -65,17 +64,17 @@ def test_a_leak_known_later_reaches_finished_cells(toys: Workspace) -> None:
     note = f"at least: not compared: images of {TASK}, {DATA}"
     assert content == {"leak_percent": 50.0, "note": note, "test_patients": 2, "shared": ["p05"]}
     written = leak.stat().st_mtime_ns
-    run_benchmark(toys, ONE_TASK, "smoke", [0])
+    run_benchmark(toys, ONE_TASK)
     assert boards(toys) == after and leak.stat().st_mtime_ns == written
 
 
 def test_whoever_is_in_a_task_is_left_out_on_demand(toys: Workspace) -> None:
     share(toys, "p05,p01", "p00,p02")
-    run_benchmark(toys, replace(ONE_TASK, methods=("mae",)), "smoke", [0])
+    run_benchmark(toys, replace(ONE_TASK, methods=("mae",)))
     (leaky,) = toys.pretraining.glob("mae-*")
     assert seen(leaky) == {DATA: {f"p0{n}" for n in range(6)}}
     assert f"| {TASK} | 0 | 2 | 1 | 50.0 |" in (leaky / "model_card.md").read_text()
-    outcome = run_benchmark(toys, replace(ONE_TASK, methods=("mae",), exclude_overlap=True), "smoke", [0])
+    outcome = run_benchmark(toys, replace(ONE_TASK, methods=("mae",), exclude_overlap=True))
     assert (outcome.finished, outcome.reused) == (1, 0), "another encoder is another cell"
     (clean,) = set(toys.pretraining.glob("mae-*")) - {leaky}
     assert seen(clean) == {DATA: {"p00", "p03", "p04", "p05"}}
@@ -92,19 +91,21 @@ def test_pretraining_alone_leaves_them_out_too(toys: Workspace) -> None:
         datasets=("901", "903"),
         encoder="resenc-smoke",
         pretrain=replace(SMOKE.pretrain, method="mae"),
-        planning=replace(SMOKE.planning, workers=1),
+        planning=SMOKE.planning,
+        workers=1,
+        profile="smoke",
         runtime=SMOKE.runtime,
     )
-    run = run_pretraining(toys, config, "smoke", PhantomConfig())
+    run = run_pretraining(toys, config)
     assert seen(run)[DATA] == {f"p0{n}" for n in range(6)}
     card = (run / "model_card.md").read_text()
     assert f"| {TASK} | 0 | 2 | 1 | 50.0 |" in card and "| Dataset901_Toy901 | 0 | 2 | 0 | 0.0 |" in card
-    clean = run_pretraining(toys, replace(config, exclude_overlap=True), "smoke", PhantomConfig())
+    clean = run_pretraining(toys, replace(config, exclude_overlap=True))
     assert seen(clean) == {DATA: {"p00", "p03", "p04", "p05"}}, "901 is a task itself"
 
 
 def test_one_person_in_two_parts_is_refused(toys: Workspace) -> None:
     share(toys, "p05,p01", header="Toy902,Toy902")
     with pytest.raises(InputError, match=r"Toy902, fold 0.*p01 in train and p05 in test"):
-        run_benchmark(toys, replace(ONE_TASK, methods=("scratch",)), "smoke", [0])
+        run_benchmark(toys, replace(ONE_TASK, methods=("scratch",)))
     assert not toys.cells.exists()

@@ -20,21 +20,21 @@ from tests.benchmark.conftest import CONFIG
 
 
 def test_a_finished_grid_is_kept(toys: Workspace) -> None:
-    first = run_benchmark(toys, CONFIG, "smoke", [0])
+    first = run_benchmark(toys, CONFIG)
     assert (first.finished, first.reused, first.failed) == (4, 0, [])
     write_leaderboards(toys, CONFIG.statistics, 0)
     tables = {p.name: p.read_bytes() for p in toys.results.glob("*.csv")}
     assert set(tables) >= {"leaderboard.csv", "leaderboard_segmentation.csv", "per_case.csv", "cost.csv"}
-    second = run_benchmark(toys, CONFIG, "smoke", [0])
+    second = run_benchmark(toys, CONFIG)
     assert (second.finished, second.reused) == (0, 4)
     write_leaderboards(toys, CONFIG.statistics, 0)
     assert {p.name: p.read_bytes() for p in toys.results.glob("*.csv")} == tables
-    third = run_benchmark(toys, replace(CONFIG, tasks=("902",), methods=("scratch",)), "smoke", [0, 1])
+    third = run_benchmark(toys, replace(CONFIG, tasks=("902",), methods=("scratch",), seeds=(0, 1)))
     assert (third.finished, third.reused) == (1, 1)
 
 
 def test_cells_tell_where_they_come_from(toys: Workspace) -> None:
-    run_benchmark(toys, replace(CONFIG, tasks=("901",)), "smoke", [0])
+    run_benchmark(toys, replace(CONFIG, tasks=("901",)))
     records = [read_json(path) for path in sorted(toys.cells.rglob("cell.json"))]
     mae = next(r for r in records if r["spec"]["method"] == "mae")
     assert set(mae["spec"]["needs"]) == {"dataset", "splits", "plan", "arrays", "encoder", "pretraining"}
@@ -56,7 +56,7 @@ def test_cells_tell_where_they_come_from(toys: Workspace) -> None:
 
 
 def test_test_patients_stay_out_of_pretraining(toys: Workspace) -> None:
-    run_benchmark(toys, replace(CONFIG, methods=("mae",)), "smoke", [0])
+    run_benchmark(toys, replace(CONFIG, methods=("mae",)))
     test = set(read_json(toys.dataset("Dataset901_Toy901") / "splits.json")["folds"][0]["test"])
     for cell in toys.cells.rglob("cell.json"):
         spec = read_json(cell)["spec"]
@@ -81,13 +81,13 @@ def test_a_failed_cell_does_not_stop_the_others(toys: Workspace, monkeypatch) ->
         return original(job)
 
     monkeypatch.setattr(cell_job, "fit", fail)
-    outcome = run_benchmark(toys, CONFIG, "smoke", [0])
+    outcome = run_benchmark(toys, CONFIG)
     assert outcome.finished == 3
     assert [r.error for r in outcome.failed] == ["planted"]
     failure = read_json(outcome.failed[0].folder / "failure.json")
     assert failure["type"] == "RuntimeError" and "planted" in failure["traceback"]
     monkeypatch.setattr(cell_job, "fit", original)
-    again = run_benchmark(toys, CONFIG, "smoke", [0])
+    again = run_benchmark(toys, CONFIG)
     assert (again.finished, again.reused, again.failed) == (1, 3, [])
     assert not (outcome.failed[0].folder / "failure.json").exists()
 
@@ -97,7 +97,7 @@ def test_a_failed_pretraining_fails_its_cells_only(toys: Workspace, monkeypatch)
         raise RuntimeError("planted")
 
     monkeypatch.setattr(pretraining_job, "run_job", fail)
-    outcome = run_benchmark(toys, replace(CONFIG, tasks=("902",)), "smoke", [0])
+    outcome = run_benchmark(toys, replace(CONFIG, tasks=("902",)))
     assert outcome.finished == 1
     assert [r.error for r in outcome.failed] == ["pre-training failed: planted"]
 
@@ -108,15 +108,15 @@ def test_bad_requests(toys: Workspace) -> None:
     assert check_methods(("scratch,mae", "mae")) == ["scratch", "mae"]
     assert check_methods(("all",)) == ["scratch", *METHODS]
     with pytest.raises(InputError, match="pre-training dataset"):
-        run_benchmark(toys, replace(CONFIG, tasks=("903",)), "smoke", [0])
+        run_benchmark(toys, replace(CONFIG, tasks=("903",)))
     with pytest.raises(InputError, match="folds"):
-        run_benchmark(toys, replace(CONFIG, folds=(1,)), "smoke", [0])
+        run_benchmark(toys, replace(CONFIG, folds=(1,)))
     with pytest.raises(InputError, match="no task"):
-        run_benchmark(toys, replace(CONFIG, tasks=()), "smoke", [0])
+        run_benchmark(toys, replace(CONFIG, tasks=()))
     with pytest.raises(InputError, match="encoder"):
-        run_benchmark(toys, replace(CONFIG, encoder="resenc-xl"), "smoke", [0])
+        run_benchmark(toys, replace(CONFIG, encoder="resenc-xl"))
 
 
 def test_all_without_prepared_data_says_how_to_get_some(workspace: Workspace) -> None:
     with pytest.raises(InputError, match="--phantom"):
-        run_benchmark(workspace, replace(CONFIG, tasks=(), all=True), "smoke", [0])
+        run_benchmark(workspace, replace(CONFIG, tasks=(), all=True))

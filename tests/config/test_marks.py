@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from mvp_bench.config import groups, verbs
-from mvp_bench.config.groups import PlanningConfig, PretrainConfig, SegmentationConfig, StatisticsConfig
+from mvp_bench.config.groups import OverlapConfig, PretrainConfig, SegmentationConfig, StatisticsConfig
 from mvp_bench.config.marks import REASONS
 from mvp_bench.identity import counted, key_of, outside
 
@@ -37,10 +37,10 @@ def test_every_mark_gives_one_of_them(kind: type) -> None:
 
 
 def test_what_bears_a_mark_is_in_no_key() -> None:
-    assert "workers" not in counted(PlanningConfig())
-    same = PretrainConfig(checkpoint_every=7, log_every=3, workers=9, pictures_every=1, tensorboard=True, preset="mini")
+    assert "images" not in counted(OverlapConfig())
+    same = PretrainConfig(checkpoint_every=7, log_every=3, loaders=9, pictures_every=1, tensorboard=True, preset="mini")
     assert key_of("pretrain", same) == key_of("pretrain", PretrainConfig())
     kept = SegmentationConfig(keep_predictions=True, checkpoint_every=3, validation_iterations=1)
     assert key_of("finetune", kept) == key_of("finetune", SegmentationConfig())
-    assert key_of("finetune", SegmentationConfig(workers=3)) != key_of("finetune", SegmentationConfig())
+    assert key_of("finetune", SegmentationConfig(loaders=3)) != key_of("finetune", SegmentationConfig())
     assert counted(StatisticsConfig()) == {}

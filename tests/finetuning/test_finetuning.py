@@ -83,7 +83,7 @@ def test_seeds_repeat_and_differ(workspace: Workspace, kind: str) -> None:
 
 def test_augmentation_processes_are_repeatable(workspace: Workspace) -> None:
     job = make_job(workspace, "segmentation", "a")
-    job = replace(job, config=replace(SEGMENTATION, workers=2, epochs=2))
+    job = replace(job, config=replace(SEGMENTATION, loaders=2, epochs=2))
     scored(job)
     scored(replace(job, folder=workspace.results / "b"))
     assert (workspace.results / "a/log.csv").read_text() == (workspace.results / "b/log.csv").read_text()

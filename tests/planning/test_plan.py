@@ -21,7 +21,7 @@ from mvp_bench.registry import ENCODERS
 from mvp_bench.workspace import Workspace
 from tests.toy import toy_card, toy_dataset
 
-PLANNING = replace(SMOKE.planning, workers=1)
+PLANNING = SMOKE.planning
 SPEC = ENCODERS["resenc-smoke"]
 
 

@@ -26,7 +26,7 @@ SMALL = PretrainConfig(
     learning_rate=1e-3,
     checkpoint_every=2,
     log_every=3,
-    workers=0,
+    loaders=0,
 )
 EXACT = RuntimeConfig(device="cpu", precision="fp32")
 

@@ -226,7 +226,7 @@ def test_pretrain_deduplicate(
     card = toy_card("pretraining", 903, ("t1", "flair"))
     write_cards(workspace.root, card)
     toy_dataset(workspace, card)
-    always = ("--root", workspace.root, "-d", 903, "--profile", "smoke", "--planning.workers", 1, "--device", "cpu")
+    always = ("--root", workspace.root, "-d", 903, "--profile", "smoke", "--workers", 1, "--device", "cpu")
 
     def verb(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["mvp_pretrain", *map(str, (*always, "--method", "mae", *arguments))])

@@ -238,12 +238,12 @@ def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert (folder / "encoder.safetensors").read_bytes() == (tmp_path / "whole/encoder.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_case_is_named(run: Run, workers: int) -> None:
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_a_damaged_case_is_named(run: Run, loaders: int) -> None:
     store = brains(3, MODALITIES)
     store.__class__ = Damaged
     with pytest.raises(InputError, match=r"Dataset521_Fake/case02: found .*blosc2.*mvp_plan"):
-        run(store=store, workers=workers)
+        run(store=store, loaders=loaders)
 
 
 class Damaged(FakeStore):
@@ -257,7 +257,7 @@ def test_a_worker_that_dies_is_reported(run: Run) -> None:
     store = brains(3, MODALITIES)
     store.__class__ = Deadly
     with pytest.raises(InputError, match=r"a worker process died"):
-        run(store=store, workers=1)
+        run(store=store, loaders=1)
 
 
 class Deadly(FakeStore):

@@ -82,8 +82,13 @@ def test_list_prints_and_makes_nothing(monkeypatch: pytest.MonkeyPatch, capsys, 
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_help_shows_every_field_of_a_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._method_help(name)
+def test_help_shows_every_field_of_a_method(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mvp_pretrain", "--method", name, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.pretrain()
+    assert not stopped.value.code
     text = capsys.readouterr().out
     assert f"mvp_pretrain --method {name}" in text
     for field in fields(METHODS[name].Options):
@@ -102,8 +107,9 @@ def test_help_of_a_method_comes_before_the_verbs(
     assert 0 <= text.index("--mask-ratio") < text.index("--batch-size")
 
 
-def test_help_of_an_unknown_method(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_an_unknown_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["mvp_pretrain", "--method", "brainmpv", "--help"])
     with pytest.raises(SystemExit) as stopped:
-        cli._method_help("brainmpv")
+        cli.pretrain()
     assert stopped.value.code == 2
     assert "Did you mean brainmvp" in capsys.readouterr().err

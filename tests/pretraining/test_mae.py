@@ -57,7 +57,7 @@ def test_loss_equals_a_slow_version() -> None:
 
 
 class TestAugmentation:
-    STILL = MaeOptions(mirror_probability=0.0, rotation_probability=0.0, scaling_probability=0.0)
+    STILL = MaeOptions(flip=0.0, rotation_probability=0.0, scaling_probability=0.0)
 
     def test_without_chances_the_patch_stays(self) -> None:
         images = torch.randn(3, 1, 8, 12, 16, generator=generator())
@@ -65,7 +65,7 @@ class TestAugmentation:
 
     def test_mirrors(self) -> None:
         images = torch.randn(3, 1, 8, 12, 16, generator=generator())
-        placement = draw_placement(3, (8, 12, 16), replace(self.STILL, mirror_probability=1.0), generator())
+        placement = draw_placement(3, (8, 12, 16), replace(self.STILL, flip=1.0), generator())
         assert torch.equal(placed(images, placement), images.flip(2, 3, 4))
 
     def test_chances(self) -> None:
@@ -111,9 +111,16 @@ class TestAugmentation:
         assert not torch.equal(method.rebuild(sampler[0], generator())[0], sampler[0].images)
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0])
-def test_something_must_be_hidden_and_something_visible(ratio: float) -> None:
-    with pytest.raises(InputError, match=r"mask_ratio: found .* of 64 blocks; expected at least one block hidden"):
+@pytest.mark.parametrize(
+    ("ratio", "message"),
+    [
+        (0.0, "expected a number above 0 and below 1"),
+        (1.0, "expected a number above 0 and below 1"),
+        (0.01, "of 64 blocks; expected at least one block hidden"),
+    ],
+)
+def test_something_must_be_hidden_and_something_visible(ratio: float, message: str) -> None:
+    with pytest.raises(InputError, match=f"--mask-ratio: found {ratio}.*{message}"):
         build("mae", brains(2, MODALITIES), MaeOptions(mask_ratio=ratio))
 
 

@@ -117,7 +117,7 @@ def test_templates_of_a_run_fill_a_missing_modality(run: Run, tmp_path: Path, al
 
 def test_same_seed_same_bytes(run: Run, tmp_path: Path) -> None:
     run("a")
-    run("b", workers=1, checkpoint_every=5)  # what must not matter
+    run("b", loaders=1, checkpoint_every=5)  # what must not matter
     run("c", seed=1)
     for file in RESULTS:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file

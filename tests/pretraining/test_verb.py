@@ -25,7 +25,7 @@ from mvp_bench.workspace import Workspace
 from tests.toy import toy_card, toy_dataset, write_cards
 
 Verb = Callable[..., tuple[int, str, str]]
-TOY = ("-d", 903, "--profile", "smoke", "--planning.workers", 1, "--device", "cpu")
+TOY = ("-d", 903, "--profile", "smoke", "--workers", 1, "--device", "cpu")
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_preset_is_a_whole_configuration(verb: Verb, preset: str) -> None:
 def test_published_loops() -> None:
     paper, official = BrainMvpOptions.loops()["paper"], BrainMvpOptions.loops()["official"]
     assert paper["steps"] == 1500 * 156 and (paper["batch_size"], official["accumulation"]) == (3, 2)
-    assert paper["learning_rate"] == 3e-4 and paper["weight_decay"] == 1e-5 and paper["gradient_clip"] == 0
+    assert paper["learning_rate"] == 3e-4 and paper["weight_decay"] == 1e-5 and paper["gradient_clip"] is None
     assert paper["patch_size"] == (96, 96, 96) and paper["spacing"] == 1.0
 
 

@@ -29,7 +29,7 @@ def toys(workspace: Workspace) -> Workspace:
 @pytest.fixture
 def benchmark(toys: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Benchmark:
     """Run ``mvp_benchmark`` on the classification task unless told otherwise; returns exit code and all output."""
-    defaults = ["--profile", "smoke", "--jobs", "1", "--pretrain-datasets", "903"]
+    defaults = ["--profile", "smoke", "--workers", "1", "--pretrain-datasets", "903"]
 
     def call(*options: object, tasks: str = "902", methods: str = "scratch") -> tuple[int, str]:
         chosen = ["--tasks", tasks, "--methods", methods, *map(str, options)]

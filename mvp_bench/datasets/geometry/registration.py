@@ -264,7 +264,7 @@ def _refinement(still: _View, other: _View, config: RegistrationConfig) -> sitk.
     """The last stage: from coarse to fine, on a share of the voxels."""
     method = _method(still.rim(config.margin_mm), other, config, config.iterations)
     method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentagePerLevel(config.sampling, config.seed + 1)  # 0 would be the clock
+    method.SetMetricSamplingPercentagePerLevel(config.sampling, config.sampling_seed + 1)  # 0 would be the clock
     method.SetShrinkFactorsPerLevel(config.shrink_factors)
     method.SetSmoothingSigmasPerLevel(config.smoothing_mm)
     method.SetSmoothingSigmasAreSpecifiedInPhysicalUnits(True)

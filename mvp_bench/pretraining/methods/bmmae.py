@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mvp_bench.errors import InputError
+from mvp_bench.config.ranges import Edge, Few, FewOrNone, InnerShare, Positive
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining import masking
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
@@ -35,19 +35,19 @@ CANDIDATES = 16
 class BmMaeOptions:
     """BM-MAE's own fields."""
 
-    mask_ratio: float = 0.75
-    """Part of a case's tokens (blocks of all its modalities) that is hidden."""
-    alpha: float = 1.0
+    mask_ratio: InnerShare = 0.75
+    """Share of the image that is hidden. Of a case's tokens (blocks of all its modalities)."""
+    alpha: Positive = 1.0
     """Concentration of the Dirichlet distribution that shares the visible tokens out to the modalities. 1: every way to
     share is as likely; larger: more even; smaller: one modality gets most."""
-    block: int = 16
+    block: Edge = 16
     """Edge of a block in voxels."""
-    min_blocks: int = 4
-    """Blocks per patch axis at least: ``block`` is halved until there are as many."""
-    slots: int = 0
-    """Images drawn per case; 0: as many as the best-equipped case has."""
+    min_blocks: Few = 4
+    """Least number of blocks per patch axis: the block is halved until there are as many."""
+    slots: FewOrNone = 0
+    """Images read per case. 0: as many as the best-equipped case has. Two at least."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
 class Draws(NamedTuple):
@@ -142,8 +142,6 @@ class BmMae(Method[BmMaeOptions]):
         super().check_settings(options, encoder, patch, batch_size, world)
         check_slots(options.slots)
         check_blocks(patch, options.block, options.min_blocks, options.mask_ratio)
-        if options.alpha <= 0:
-            raise InputError("alpha", found=options.alpha, expected="a positive number")
 
     def build(self, context: Context) -> None:
         self.decoder = ModalityDecoder(context.encoder, len(context.modalities))

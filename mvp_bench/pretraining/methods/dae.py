@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mvp_bench.config.fields import option
+from mvp_bench.config.ranges import Edge, Factor, PartialShare, Positive, Width
 from mvp_bench.errors import InputError
 from mvp_bench.models.decoders import skip_free_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -28,22 +30,23 @@ from mvp_bench.registry import METHODS
 class DaeOptions:
     """DAE's own fields."""
 
-    noise_variance: float = 0.1
-    """Of the Gaussian noise, in squared z-scores."""
-    coarsening: int = 4
-    """Edge in voxels of the cells that keep one value each (nearest-neighbour down- and up-sampling); 1: none."""
-    channel_dropout: float = 0.6
-    """Part of the stem's channels that is set to zero, drawn anew for every token."""
-    token: int = 2
+    noise_variance: Factor = 0.1
+    """Variance of the Gaussian noise, in squared z-scores."""
+    coarsening: Edge = 4
+    """Edge in voxels of the cells that keep one value each (nearest-neighbour down- and up-sampling). 1: none."""
+    channel_dropout: PartialShare = 0.6
+    """Share of the stem's channels that is set to zero, drawn anew for every token."""
+    token: Edge = 2
     """Edge of a token in voxels; one site where the stem's stride is larger."""
-    weight_contrastive: float = 0.03
-    """Factor of the supervised contrastive loss, which draws images of one modality together; 0 leaves it out."""
-    temperature: float = 0.5
-    """Of the contrastive loss."""
-    embedding: int = 512
-    """Width of the contrastive loss's features."""
+    weight_contrastive: Factor = 0.03
+    """Factor of the contrastive loss. It draws images of one modality together (supervised contrast); 0 leaves it
+    out."""
+    temperature: Positive = 0.5
+    """Temperature of the contrastive loss, by which similarities are divided."""
+    features: Width = 512
+    """Width of the embedding."""
     intensity: Intensity = "zscore"
-    """z-scores only, which the noise is measured in."""
+    """Intensities fed in. zscore alone, which the noise is measured in."""
 
     @classmethod
     def presets(cls) -> dict[str, DaeOptions]:
@@ -171,14 +174,12 @@ class DisruptiveAutoencoder(Method[DaeOptions]):
             )
         site = encoder.strides[0]
         for name, edge in (("coarsening", options.coarsening), ("token", max(options.token, site))):
-            if edge < 1 or any(length % edge for length in patch) or (name == "token" and edge % site):
+            if any(length % edge for length in patch) or (name == "token" and edge % site):
                 raise InputError(
-                    name,
+                    option(name),
                     found=f"{getattr(options, name)} in a patch of {' x '.join(map(str, patch))}",
                     expected=f"an edge that divides the patch's{f' and is a multiple of {site}' * (name == 'token')}",
                 )
-        if not 0 <= options.channel_dropout < 1:
-            raise InputError("channel_dropout", found=options.channel_dropout, expected="at least 0, less than 1")
 
     def check(self, context: Context) -> None:
         super().check(context)
@@ -197,7 +198,7 @@ class DisruptiveAutoencoder(Method[DaeOptions]):
         self.tokens = math.prod(masking.grid_shape(context.patch, edge * spec.strides[0]))
         self.decoder = skip_free_decoder(spec)
         if options.weight_contrastive:
-            width = options.embedding
+            width = options.features
             self.head = Projector(pooled_features(spec), width, width, layers=1, batch_norm=False)
 
     def sampling(self) -> SamplingSpec:

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from mvp_bench.config.fields import option
+from mvp_bench.config.ranges import Edge, Factor, Few, FewOrNone, InnerShare, Positive
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining import masking
@@ -37,25 +39,27 @@ LAST = 2.0
 class M3aeOptions:
     """M3AE's own fields."""
 
-    mask_ratio: float = 0.875
-    """Part of a case's tokens (blocks of all its modalities) that is hidden, dropped modalities included."""
-    most_dropped: int = 3
-    """Whole modalities hidden at most: a number from 0 to this is drawn per case, one modality always being left."""
-    block: int = 16
+    mask_ratio: InnerShare = 0.875
+    """Share of the image that is hidden. Of a case's tokens (blocks of all its modalities), dropped modalities
+    included."""
+    most_dropped: FewOrNone = 3
+    """Most modalities that are hidden whole: a number from 0 to this is drawn per case, one modality always being
+    left."""
+    block: Edge = 16
     """Edge of a block in voxels."""
-    min_blocks: int = 4
-    """Blocks per patch axis at least: ``block`` is halved until there are as many."""
-    weight_image: float = 0.005
+    min_blocks: Few = 4
+    """Least number of blocks per patch axis: the block is halved until there are as many."""
+    weight_image: Factor = 0.005
     """Factor of the regulariser: the Frobenius norm of the learnable image minus its mean per modality."""
-    image_rate: float = 50 / 3
+    image_rate: Positive = 50 / 3
     """Learning rate of the learnable image as a multiple of the networks' (published: 0.005 and 0.0003)."""
     align: Literal["centre", "world"] = "centre"
-    """What makes two cases' voxels correspond to one voxel of the learnable image: the same offset in mm from the
-    middle of the brain's bounding box, or the same world position (as published, in the frame of BraTS)."""
-    slots: int = 0
-    """Images drawn per case; 0: as many as the best-equipped case has."""
+    """Correspondence of two cases' voxels with one voxel of what is learned. centre: the same offset in mm from the
+    middle of the brain's bounding box; world: the same world position (as published, in the frame of BraTS)."""
+    slots: FewOrNone = 0
+    """Images read per case. 0: as many as the best-equipped case has. Two at least."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
 class Draws(NamedTuple):
@@ -136,16 +140,14 @@ class M3ae(Method[M3aeOptions]):
         super().check_settings(options, encoder, patch, batch_size, world)
         check_slots(options.slots)
         check_blocks(patch, options.block, options.min_blocks, options.mask_ratio)
-        if options.most_dropped < 0:
-            raise InputError("most_dropped", found=options.most_dropped, expected="at least 0")
         least = options.most_dropped / (options.most_dropped + 1)
         if options.mask_ratio < least:
             raise InputError(
-                "mask_ratio",
+                option("mask_ratio"),
                 found=f"{options.mask_ratio} with up to {options.most_dropped} modalities dropped",
                 expected=f"at least {least:.4g}: so much is hidden already where all but one of "
                 f"{options.most_dropped + 1} modalities are dropped",
-                fix="Raise mask_ratio or lower most_dropped.",
+                fix="Raise --mask-ratio or lower --most-dropped.",
             )
 
     def build(self, context: Context) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
+from mvp_bench.config.fields import option
+from mvp_bench.config.marks import Off
+from mvp_bench.config.ranges import RISING, Angle, Edge, Few, InnerShare, Positive, Share
 from mvp_bench.errors import InputError
 from mvp_bench.models.decoders import unet_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -24,26 +28,27 @@ from mvp_bench.registry import METHODS
 class MaeOptions:
     """MAE's own fields."""
 
-    mask_ratio: float = 0.75
-    """Part of the blocks that is hidden."""
-    block: int = 16
+    mask_ratio: InnerShare = 0.75
+    """Share of the image that is hidden. Of its blocks."""
+    block: Edge = 16
     """Edge of a block in voxels."""
-    min_blocks: int = 4
-    """Blocks per patch axis at least: ``block`` is halved until there are as many."""
-    augment: bool = True
-    """Mirror, rotate and scale the patch before it is masked; intensities are left alone."""
-    mirror_probability: float = 0.5
-    """Chance of each axis to be mirrored."""
-    rotation_probability: float = 0.2
+    min_blocks: Few = 4
+    """Least number of blocks per patch axis: the block is halved until there are as many."""
+    augment: Annotated[bool, Off("Training on images as they are, without augmentation.")] = True
+    """Augmentation of the training images. Here the patch is mirrored, rotated and scaled before it is masked;
+    intensities are left alone."""
+    flip: Share = 0.5
+    """Probability of mirroring. Per axis."""
+    rotation_probability: Share = 0.2
     """Chance of a patch to be rotated."""
-    rotation_degrees: float = 30.0
-    """Largest angle about each axis."""
-    scaling_probability: float = 0.2
+    rotation_degrees: Angle = 30.0
+    """Largest random rotation, degrees. About each axis."""
+    scaling_probability: Share = 0.2
     """Chance of a patch to be scaled, alike along all axes."""
-    scaling: tuple[float, float] = (0.7, 1.4)
-    """Lowest and highest edge of what is then seen, as a part of the patch's."""
+    scaling: Annotated[tuple[Positive, Positive], RISING] = (0.7, 1.4)
+    """Lowest and highest edge of what a scaled patch shows, as multiples of the patch's."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Placement(Drawn):
 
 def draw_placement(n: int, patch: Sequence[int], options: MaeOptions, generator: torch.Generator) -> Placement:
     """Mirroring, rotation and scaling of ``n`` patches, each with its own chance."""
-    flips = geometry.draw_flips(n, options.mirror_probability, generator)
+    flips = geometry.draw_flips(n, options.flip, generator)
     rotated = torch.rand(n, generator=generator) < options.rotation_probability
     scaled = torch.rand(n, generator=generator) < options.scaling_probability
     angles = math.radians(options.rotation_degrees) * (2 * torch.rand(n, 3, generator=generator) - 1)
@@ -117,12 +122,10 @@ class MaskedAutoencoder(Method[MaeOptions]):
         blocks = math.prod(masking.grid_shape(patch, masking.fitting_block(patch, options.block, options.min_blocks)))
         if not 0 < int(options.mask_ratio * blocks) < blocks:
             raise InputError(
-                "mask_ratio",
+                option("mask_ratio"),
                 found=f"{options.mask_ratio} of {blocks} blocks",
                 expected="at least one block hidden and one visible",
             )
-        if not 0 < options.scaling[0] <= options.scaling[1]:
-            raise InputError("scaling", found=options.scaling, expected="0 < lowest <= highest")
 
     def build(self, context: Context) -> None:
         self.decoder = unet_decoder(context.encoder)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mvp_bench.config.ranges import CountOrNone, Factor, Gamma, Grid, PartialShare, Positive, Share, Shares, Width
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.distributed import rows_of_all
@@ -29,36 +30,36 @@ NOBODY = 0
 class MocoOptions:
     """MoCo v3's own fields."""
 
-    crop: tuple[float, float] = (0.2, 1.0)
-    """Least and largest part of the patch's volume that a view shows, resized to the whole patch."""
-    flip: float = 0.5
-    """Probability of mirroring a view, per axis."""
-    blur: float = 1.0
-    """Largest standard deviation of the blur in voxels."""
-    gamma: float = 1.5
+    crop_volume: Shares = (0.2, 1.0)
+    """Least and largest share of the patch's volume that a view shows, resized to the whole patch."""
+    flip: Share = 0.5
+    """Probability of mirroring. Per axis of a view."""
+    blur: Factor = 1.0
+    """Largest standard deviation of the blur, voxels."""
+    gamma: Gamma = 1.5
     """Largest exponent of the change of contrast; the least is one over it."""
-    gain: float = 0.2
-    """Intensities are multiplied by 1 +- this at most."""
-    offset: float = 0.2
+    gain: PartialShare = 0.2
+    """Largest relative change of intensities: they are multiplied by 1 +- this at most."""
+    offset: Factor = 0.2
     """Largest number added to intensities, in their units."""
-    noise: float = 0.2
-    """Largest standard deviation of the noise, in units of intensity."""
-    temperature: float = 0.2
-    """Of the contrast."""
-    momentum: float = 0.99
-    """Part of the momentum branch that is kept at the first step; rises to 1 along half a cosine."""
-    hidden: int = 1024
-    """Width of the hidden layers of projector and predictor."""
-    features: int = 256
+    noise: Factor = 0.2
+    """Largest standard deviation of the noise. In units of intensity."""
+    temperature: Positive = 0.2
+    """Temperature of the contrastive loss, by which similarities are divided."""
+    branch_momentum: Share = 0.99
+    """Share of the momentum branch that is kept at a step. At the first one; it rises to 1 along half a cosine."""
+    hidden: Width = 1024
+    """Width of the hidden layers of the heads."""
+    features: Width = 256
     """Width of the embedding."""
-    queue: int = 1024
-    """Keys of earlier steps that serve as further negatives; 0: none, as published (for batches of 4096)."""
-    pooling_grid: int = 1
-    """Average over this many boxes per axis of the deepest feature map instead of the whole map."""
+    queue: CountOrNone = 1024
+    """Keys of earlier steps that serve as further negatives. 0: none, as published (for batches of 4096)."""
+    pooling_grid: Grid = 1
+    """Boxes per axis over which the deepest features are averaged. 1: the whole map."""
     cross_modal: bool = False
-    """Take the two views from two modalities of the case, where there are two."""
+    """Pairs of views across the modalities of a case. Where there are two; else of one."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
     @classmethod
     def presets(cls) -> dict[str, MocoOptions]:
@@ -146,8 +147,6 @@ class MomentumContrast(Method[MocoOptions]):
                 found=batch_size,
                 expected="at least 2 cases per step for MoCo v3: one has no negatives",
             )
-        if not 0 < options.crop[0] <= options.crop[1] <= 1:
-            raise InputError("crop", found=options.crop, expected="parts of the patch, 0 < least <= largest <= 1")
 
     def check(self, context: Context) -> None:
         super().check(context)
@@ -214,7 +213,7 @@ class MomentumContrast(Method[MocoOptions]):
 
     def after_step(self, step: int) -> None:
         """Move the momentum branch, and the step's keys into the queue (the oldest fall out)."""
-        momentum = cosine_momentum(step, max(self.context.steps - 1, 1), self.options.momentum)
+        momentum = cosine_momentum(step, max(self.context.steps - 1, 1), self.options.branch_momentum)
         self.teacher_encoder.update(self.encoder, momentum)
         self.teacher_projector.update(self.projector, momentum)
         if self._arrived:

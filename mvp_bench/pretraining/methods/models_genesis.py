@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mvp_bench.config.ranges import Share
 from mvp_bench.errors import InputError
 from mvp_bench.models.decoders import unet_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -22,22 +23,24 @@ MOST_FLIPS = 3
 class ModelsGenesisOptions:
     """Models Genesis' own fields."""
 
-    flip: float = 0.4
-    """Probability of mirroring input and target along a random axis; after each mirroring, of another, up to three."""
-    shuffle: float = 0.5
+    flip: Share = 0.4
+    """Probability of mirroring. Along a random axis, input and target; after each mirroring, of another, up to
+    three."""
+    shuffle: Share = 0.5
     """Probability of shuffling voxels inside small cells."""
-    shuffle_edge: float = 0.1
-    """Longest edge of such a cell as a part of the patch's (two voxels at least)."""
-    curve: float = 0.9
+    shuffle_edge: Share = 0.1
+    """Longest edge of a cell in which voxels are shuffled, as a share of the patch's (two voxels at least)."""
+    curve: Share = 0.9
     """Probability of mapping intensities by a random Bezier curve."""
-    decreasing: float = 0.5
-    """Part of the curves that decrease: dark becomes bright."""
-    paint: float = 0.9
+    decreasing: Share = 0.5
+    """Share of the intensity curves that decrease: dark becomes bright."""
+    paint: Share = 0.9
     """Probability of replacing parts of the image by noise."""
-    outer: float = 0.8
-    """Part of the painted images of which only a few windows are kept; of the others a few boxes are lost."""
+    outer: Share = 0.8
+    """Share of the painted images of which only a few windows are kept; of the others a few boxes are lost."""
     intensity: Intensity = "unit"
-    """Intensities fed in: percentiles 5 to 95 of the brain mapped to 0 to 1, which curves and noise need."""
+    """Intensities fed in. unit alone: percentiles 5 to 95 of the brain mapped to 0 to 1, which curves and noise
+    need."""
 
     @property
     def probabilities(self) -> Probabilities:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
+from mvp_bench.config.marks import Off
+from mvp_bench.config.ranges import Factor, Gamma, Grid, PartialShare, Positive, Share, SomeShare, Width
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.distributed import rows_of_all
@@ -25,34 +28,34 @@ from mvp_bench.registry import METHODS
 class SimclrOptions:
     """SimCLR's own fields."""
 
-    crop: float = 2 / 3
-    """Edges of the crops as a part of the patch's; both are resized to the next multiples of the encoder's stride."""
-    partner_offset: float = 0.5
-    """Largest offset between the two crops of a patch, per axis, as a part of their edges."""
-    flip: float = 0.5
-    """Probability of mirroring a view, per axis."""
-    turns: bool = True
-    """Turn views by random quarter turns, in a plane in which they are square."""
-    blur: float = 1.0
-    """Largest standard deviation of the blur in voxels."""
-    gamma: float = 1.5
+    crop_edge: SomeShare = 2 / 3
+    """Edges of the crops as a share of the patch's. Both are resized to the next multiples of the encoder's stride."""
+    partner_offset: Share = 0.5
+    """Largest offset between the two crops of a patch, per axis, as a share of their edges."""
+    flip: Share = 0.5
+    """Probability of mirroring. Per axis of a view."""
+    turns: Annotated[bool, Off("Views are not turned.")] = True
+    """Random quarter turns of the views, in a plane in which they are square."""
+    blur: Factor = 1.0
+    """Largest standard deviation of the blur, voxels."""
+    gamma: Gamma = 1.5
     """Largest exponent of the change of contrast; the least is one over it."""
-    gain: float = 0.25
-    """Intensities are multiplied by 1 +- this at most."""
-    offset: float = 0.2
+    gain: PartialShare = 0.25
+    """Largest relative change of intensities: they are multiplied by 1 +- this at most."""
+    offset: Factor = 0.2
     """Largest number added to intensities, in their units."""
-    noise: float = 0.3
-    """Largest standard deviation of the noise, in units of intensity."""
-    temperature: float = 0.5
-    """The cosines are divided by it."""
-    hidden: int = 2048
-    """Width of the projector's hidden layer."""
-    features: int = 128
+    noise: Factor = 0.3
+    """Largest standard deviation of the noise. In units of intensity."""
+    temperature: Positive = 0.5
+    """Temperature of the contrastive loss, by which similarities are divided."""
+    hidden: Width = 2048
+    """Width of the hidden layers of the heads."""
+    features: Width = 128
     """Width of the embedding."""
-    pooling_grid: int = 1
-    """Average over this many boxes per axis of the deepest feature map instead of the whole map."""
+    pooling_grid: Grid = 1
+    """Boxes per axis over which the deepest features are averaged. 1: the whole map."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
     @classmethod
     def presets(cls) -> dict[str, SimclrOptions]:
@@ -126,33 +129,31 @@ class SimClr(Method[SimclrOptions]):
         cls, options: SimclrOptions, encoder: EncoderSpec, patch: Size, batch_size: int, world: int = 1
     ) -> None:
         super().check_settings(options, encoder, patch, batch_size, world)
-        if not 0 < options.crop <= 1:
-            raise InputError("crop", found=options.crop, expected="a part of the patch's edges, above 0 and at most 1")
-        size = view_size(patch, options.crop, encoder.stride)
+        size = view_size(patch, options.crop_edge, encoder.stride)
         if math.prod(encoder.deepest(size)) < 2:
             raise InputError(
                 "--patch-size",
-                found=f"{' x '.join(map(str, patch))}, whose crops of {options.crop:.3g} of the edges are resized to "
-                f"{' x '.join(map(str, size))}: one voxel in the deepest map of {encoder.name}",
+                found=f"{' x '.join(map(str, patch))}, whose crops of {options.crop_edge:.3g} of the edges are resized "
+                f"to {' x '.join(map(str, size))}: one voxel in the deepest map of {encoder.name}",
                 expected="at least two: norms over space have nothing to go by",
-                fix="Raise --patch-size, or the method's crop.",
+                fix="Raise --patch-size, or --crop-edge.",
             )
 
     def check(self, context: Context) -> None:
         super().check(context)
         for axis, edge in enumerate(context.patch):
-            extent, spacing, crop = context.smallest[axis], context.spacing[axis], self.options.crop * edge
+            extent, spacing, crop = context.smallest[axis], context.spacing[axis], self.options.crop_edge * edge
             if crop <= (edge - extent / spacing) / 2:  # the case lies in the middle of a patch that is longer than it
                 raise InputError(
                     context.smallest_cases[axis] or "pre-training data",
                     found=f"{extent:.0f} mm along {'zyx'[axis]}, so that a crop of {crop:.0f} voxels of the patch's "
                     f"{edge} may show nothing of it",
                     expected=f"more than {(edge - 2 * crop) * spacing:.0f} mm there",
-                    fix="Lower --patch-size, raise the method's crop, or leave the case out.",
+                    fix="Lower --patch-size, raise --crop-edge, or leave the case out.",
                 )
 
     def build(self, context: Context) -> None:
-        self.size = view_size(context.patch, self.options.crop, context.encoder.stride)
+        self.size = view_size(context.patch, self.options.crop_edge, context.encoder.stride)
         self.plane = plane_of_turns(self.size) if self.options.turns else None
         width = pooled_features(context.encoder, grid=self.options.pooling_grid)
         self.projector = Projector(width, self.options.hidden, self.options.features)
@@ -172,7 +173,7 @@ class SimClr(Method[SimclrOptions]):
         """Two views (B, 1, *size) of each sample."""
         images, shard = batch.images[:, :1], batch.shard
         options, patch, n = self.options, images.shape[2:], len(images) * shard.world
-        pair = draw_pairs(n, patch, options.crop, options.partner_offset, generator)
+        pair = draw_pairs(n, patch, options.crop_edge, options.partner_offset, generator)
         noise = gaussian_noise((1, 1, *self.size), generator).to(images.device)
         shown = []
         for crops in pair:

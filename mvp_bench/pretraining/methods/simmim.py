@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mvp_bench.config.fields import option
+from mvp_bench.config.ranges import Edge, Few, InnerShare
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.weights import stem_name
@@ -26,14 +28,14 @@ TOKEN_STD = 0.02
 class SimMimOptions:
     """SimMIM's own fields."""
 
-    mask_ratio: float = 0.6
-    """Part of the blocks that is hidden."""
-    block: int = 32
+    mask_ratio: InnerShare = 0.6
+    """Share of the image that is hidden. Of its blocks."""
+    block: Edge = 32
     """Edge of a block in voxels."""
-    min_blocks: int = 3
-    """Blocks per patch axis at least: ``block`` is halved until there are as many."""
+    min_blocks: Few = 3
+    """Least number of blocks per patch axis: the block is halved until there are as many."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
 class MaskToken(nn.Module):
@@ -127,13 +129,13 @@ class SimMim(Method[SimMimOptions]):
         blocks = math.prod(masking.grid_shape(patch, block))
         if not 0 < masking.kept_blocks(blocks, options.mask_ratio) < blocks:
             raise InputError(
-                "mask_ratio",
+                option("mask_ratio"),
                 found=f"{options.mask_ratio} of {blocks} blocks",
                 expected="at least one block hidden and one visible",
             )
         if block % encoder.strides[0]:
             raise InputError(
-                "block",
+                option("block"),
                 found=f"{block} voxels in this patch",
                 expected=f"a multiple of {encoder.strides[0]}, the stride of the first layer of {encoder.name}",
                 fix="Choose another block, or a larger patch.",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from mvp_bench.config.fields import option
+from mvp_bench.config.marks import Off
+from mvp_bench.config.ranges import InnerShare
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.models.encoders.residual import NORM_EPS
@@ -32,12 +36,12 @@ LEAST_VISIBLE = 2
 class SparkOptions:
     """SparK's own fields."""
 
-    mask_ratio: float = 0.6
-    """Part of the blocks that is hidden; a block is as large as the encoder's total stride."""
-    normalise_targets: bool = True
-    """Predict each block less its mean, divided by its standard deviation, as published; else the image itself."""
+    mask_ratio: InnerShare = 0.6
+    """Share of the image that is hidden. Of its blocks; a block is as large as the encoder's total stride."""
+    normalise_targets: Annotated[bool, Off("Prediction of the image itself.")] = True
+    """Prediction of each block less its mean, divided by its standard deviation, as published."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
 class Densify(nn.Module):
@@ -153,7 +157,7 @@ class SparK(Method[SparkOptions]):
         blocks = math.prod(encoder.deepest(patch))
         if not LEAST_VISIBLE <= masking.kept_blocks(blocks, options.mask_ratio) < blocks:
             raise InputError(
-                "mask_ratio",
+                option("mask_ratio"),
                 found=f"{options.mask_ratio} of {blocks} blocks of {encoder.stride}^3 voxels",
                 expected=f"at least {LEAST_VISIBLE} blocks visible and one hidden",
                 fix="Choose another ratio, or a larger patch.",

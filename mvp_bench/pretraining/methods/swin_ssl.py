@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from mvp_bench.config.ranges import Factor, Grid, Positive, Share, Shares, Width
 from mvp_bench.errors import InputError
 from mvp_bench.models.decoders import skip_free_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -36,26 +37,26 @@ FLAT = 1e-6
 class SwinSslOptions:
     """Fields of Swin UNETR's pre-training."""
 
-    weight_rotation: float = 1.0
+    weight_rotation: Factor = 1.0
     """Factor of the cross-entropy of turns."""
-    weight_contrastive: float = 1.0
-    """Factor of NT-Xent between the two views."""
-    weight_reconstruction: float = 1.0
-    """Factor of the reconstruction's mean absolute error."""
-    cut_noise: float = 0.3
-    """Most of a patch that noise replaces."""
-    cut_other: float = 0.3
-    """Most of it that another sample's voxels then replace."""
-    box_edges: tuple[float, float] = (0.05, 0.25)
-    """Shortest and longest edge of a cut-out box as parts of the patch's."""
-    temperature: float = 0.5
-    """Of NT-Xent."""
-    embedding: int = 512
-    """Width of the contrast head's output."""
-    pooling_grid: int = 1
-    """Boxes per axis over which the deepest map is averaged for the heads; 1: the whole map."""
+    weight_contrastive: Factor = 1.0
+    """Factor of the contrastive loss. NT-Xent between the two views."""
+    weight_reconstruction: Factor = 1.0
+    """Factor of the reconstruction's error. The mean absolute one."""
+    cut_noise: Share = 0.3
+    """Largest share of a patch that noise replaces."""
+    cut_other: Share = 0.3
+    """Largest share of a patch that another sample's voxels then replace."""
+    box_edges: Shares = (0.05, 0.25)
+    """Shortest and longest edge of a box as shares of the patch's."""
+    temperature: Positive = 0.5
+    """Temperature of the contrastive loss, by which similarities are divided."""
+    features: Width = 512
+    """Width of the embedding."""
+    pooling_grid: Grid = 1
+    """Boxes per axis over which the deepest features are averaged. 1: the whole map."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
     @classmethod
     def presets(cls) -> dict[str, SwinSslOptions]:
@@ -211,21 +212,11 @@ class SwinSsl(Method[SwinSslOptions]):
                 found=" x ".join(map(str, patch)),
                 expected=f"two equal edges, the plane of {cls.declaration.title}'s quarter turns",
             )
-        low, high = options.box_edges
-        if not 0 < low <= high <= 1:
-            raise InputError("box_edges", found=options.box_edges, expected="shortest and longest, as parts up to 1")
-        for name in ("cut_noise", "cut_other"):
-            if not 0 <= getattr(options, name) <= 1:
-                raise InputError(name, found=getattr(options, name), expected="a part of the patch, 0 to 1")
-        if options.temperature <= 0:
-            raise InputError("temperature", found=options.temperature, expected="more than 0")
-        if options.pooling_grid < 1:
-            raise InputError("pooling_grid", found=options.pooling_grid, expected="at least 1 box per axis")
 
     def build(self, context: Context) -> None:
         features = pooled_features(context.encoder, grid=self.options.pooling_grid)
         self.rotation = Projector(features, 0, TURNS, layers=1, batch_norm=False)
-        self.contrast = Projector(features, 0, self.options.embedding, layers=1, batch_norm=False)
+        self.contrast = Projector(features, 0, self.options.features, layers=1, batch_norm=False)
         self.decoder = skip_free_decoder(context.encoder)
         self.plane = plane_of_turns(context.patch)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from mvp_bench.config.fields import option
+from mvp_bench.config.ranges import RISING, Factor, Ge, Grid, InnerShare, Le, PartialShare, Share, SomeShare
 from mvp_bench.errors import InputError
 from mvp_bench.models.decoders import unet_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -30,28 +32,29 @@ FOLDING = 0.48
 class TransVWOptions:
     """TransVW's own fields."""
 
-    classes: int = 44
+    classes: Annotated[int, Ge(2), Le(4096)] = 44
     """Visual words: places in the brain."""
-    crop: tuple[float, float] = (0.5, 0.7)
-    """Shortest and longest edge of a crop as a part of the patch's; crops are enlarged to the patch's size."""
-    jitter: float = 0.05
-    """Largest distance per axis of a crop's centre from its word's place, as a part of the patch's edge."""
-    elastic: float = 0.05
-    """Largest elastic displacement of crop and target, as a part of the patch's shortest edge."""
-    elastic_spacing: float = 0.25
-    """Distance of the elastic map's control points, as a part of the patch's shortest edge."""
-    shuffle_edge: float = 0.1
-    """Longest edge of a cell in which voxels are shuffled, as a part of the patch's (two voxels at least)."""
-    decreasing: float = 0.5
-    """Part of the intensity curves that decrease: dark becomes bright."""
-    weight_classification: float = 0.01
+    crop_edges: Annotated[tuple[InnerShare, InnerShare], RISING] = (0.5, 0.7)
+    """Shortest and longest edge of a crop as a share of the patch's; crops are enlarged to the patch's size."""
+    jitter: PartialShare = 0.05
+    """Largest distance per axis of a crop's centre from its word's place, as a share of the patch's edge."""
+    elastic: PartialShare = 0.05
+    """Largest elastic displacement. Of crop and target, as a share of the patch's shortest edge."""
+    elastic_spacing: SomeShare = 0.25
+    """Distance of the elastic map's control points. As a share of the patch's shortest edge."""
+    shuffle_edge: Share = 0.1
+    """Longest edge of a cell in which voxels are shuffled, as a share of the patch's (two voxels at least)."""
+    decreasing: Share = 0.5
+    """Share of the intensity curves that decrease: dark becomes bright."""
+    weight_classification: Factor = 0.01
     """Factor of the words' cross-entropy beside the restoration's 1."""
-    pooling_grid: int = 1
-    """Boxes per axis over which the deepest map is averaged for the classifier; 1: the whole map, as published. With
-    instance norm averages over the whole map tell little: after 300 steps on small patches the cross-entropy of 16
+    pooling_grid: Grid = 1
+    """Boxes per axis over which the deepest features are averaged. For the classifier; 1: the whole map, as published.
+    With instance norm averages over the whole map tell little: after 300 steps on small patches the cross-entropy of 16
     words was 2.74 with 1 and 1.27 with 2 (chance: 2.77)."""
     intensity: Intensity = "unit"
-    """Intensities fed in: percentiles 5 to 95 of the brain mapped to 0 to 1, which curves and noise need."""
+    """Intensities fed in. unit alone: percentiles 5 to 95 of the brain mapped to 0 to 1, which curves and noise
+    need."""
 
     @classmethod
     def presets(cls) -> dict[str, TransVWOptions]:
@@ -133,29 +136,23 @@ class TransVW(Method[TransVWOptions]):
     ) -> None:
         super().check_settings(options, encoder, patch, batch_size, world)
         options.probabilities.require_valid()
-        if options.classes < 2:
-            raise InputError("classes", found=options.classes, expected="at least 2 visual words")
-        low, high = options.crop
-        if not 0 < low <= high < 1:
-            raise InputError("crop", found=options.crop, expected="shortest and longest edge, above 0 and below 1")
-        if not 0 <= options.jitter < (1 - high) / 2:
+        high = options.crop_edges[1]
+        if options.jitter >= (1 - high) / 2:
             raise InputError(
-                "jitter",
+                option("jitter"),
                 found=options.jitter,
                 expected=f"below {(1 - high) / 2:.3g}, the room of the longest crops ({high:g} of the patch's edge)",
             )
-        if not 0 <= options.elastic < FOLDING * options.elastic_spacing:
+        if options.elastic >= FOLDING * options.elastic_spacing:
             raise InputError(
-                "elastic",
+                option("elastic"),
                 found=options.elastic,
-                expected=f"below {FOLDING * options.elastic_spacing:.3g} ({FOLDING} of elastic_spacing): "
+                expected=f"below {FOLDING * options.elastic_spacing:.3g} ({FOLDING} of --elastic-spacing): "
                 "stronger maps could fold",
             )
-        if options.weight_classification < 0:
-            raise InputError("weight_classification", found=options.weight_classification, expected="0 or more")
-        if not 1 <= options.pooling_grid <= min(encoder.deepest(patch)):
+        if options.pooling_grid > min(encoder.deepest(patch)):
             raise InputError(
-                "pooling_grid",
+                option("pooling_grid"),
                 found=options.pooling_grid,
                 expected=f"1 to {min(encoder.deepest(patch))}, the voxels of the deepest map of {encoder.name}",
             )
@@ -166,7 +163,7 @@ class TransVW(Method[TransVWOptions]):
         self.classifier = nn.Linear(pooled_features(context.encoder, grid=options.pooling_grid), options.classes)
         patch = [voxels * edge for voxels, edge in zip(context.patch, context.spacing, strict=True)]
         # How far from the middle of the brain a crop of the longest edge can be centred.
-        room = (1 - options.crop[1]) / 2 - options.jitter
+        room = (1 - options.crop_edges[1]) / 2 - options.jitter
         reach = [max(0.0, whole - edge) / 2 + room * edge for whole, edge in zip(context.largest, patch, strict=True)]
         self.places = spread_places(options.classes, reach, [whole / 2 for whole in context.largest], patch)
 
@@ -191,7 +188,7 @@ class TransVW(Method[TransVWOptions]):
         options, patch = self.options, self.context.patch
         images = batch.images[:, :1]
         device, samples, shortest = images.device, len(images) * batch.shard.world, min(patch)
-        placement = draw_placement(samples, options.classes, options.crop, options.jitter, generator)
+        placement = draw_placement(samples, options.classes, options.crop_edges, options.jitter, generator)
         points = draw_control_points(
             samples, patch, options.elastic * shortest, options.elastic_spacing * shortest, generator
         )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from mvp_bench.config.fields import option
+from mvp_bench.config.ranges import Factor, Few, Ge, Grid, Le, Share, Width
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
@@ -39,36 +42,37 @@ TRIALS = 2000
 class VocoOptions:
     """VoCo's own fields."""
 
-    grid: tuple[int, int, int] = (3, 3, 3)
+    grid: tuple[Few, Few, Few] = (3, 3, 3)
     """Base crops per axis (z, y, x); they tile the patch."""
-    targets: int = 1
+    targets: Few = 1
     """Crops at random places of each patch whose overlaps with the base crops are predicted."""
-    momentum: float = 0.9
-    """Part of the teacher that is kept at every step."""
-    hidden: int = 1024
-    """Width of the projector's hidden layers."""
-    features: int = 1024
+    branch_momentum: Share = 0.9
+    """Share of the momentum branch that is kept at a step. Here the teacher's."""
+    hidden: Width = 1024
+    """Width of the hidden layers of the heads."""
+    features: Width = 1024
     """Width of the embedding."""
-    layers: int = 3
+    layers: Annotated[int, Ge(1), Le(16)] = 3
     """Linear layers of the projector."""
     stages: Stages = "all"
-    """Average the deepest feature map only, or every map (and join the averages)."""
-    pooling_grid: int = 1
-    """Average over this many boxes per axis of a feature map instead of the whole map."""
-    flip: float = 0.2
-    """Probability of mirroring the patch, per axis."""
-    turn: float = 0.2
+    """Feature maps that are averaged. last: the deepest alone; all: every one, the averages joined."""
+    pooling_grid: Grid = 1
+    """Boxes per axis over which the deepest features are averaged. With --stages all, every map; 1: the whole map."""
+    flip: Share = 0.2
+    """Probability of mirroring. Per axis, the whole patch."""
+    turn: Share = 0.2
     """Probability of turning the patch by 90, 180 or 270 degrees (or not at all) in a plane of two equal edges."""
-    shift: float = 0.1
-    """Largest shift of the patch's intensities, in their units."""
-    weight_negative: float = 1.0
+    offset: Factor = 0.1
+    """Largest number added to intensities, in their units."""
+    weight_negative: Factor = 1.0
     """Factor of the loss on base crops that do not overlap with the target."""
-    weight_distinct: float = 1.0
+    weight_distinct: Factor = 1.0
     """Factor of the loss on base crops that resemble one another."""
     cross_modal: bool = False
-    """Take the base crops from one modality of the case and the targets from another, where there are two."""
+    """Pairs of views across the modalities of a case. Base crops from one and targets from another, where there are
+    two."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
     @classmethod
     def presets(cls) -> dict[str, VocoOptions]:
@@ -122,10 +126,10 @@ class VolumeContrast(Method[VocoOptions]):
     ) -> None:
         super().check_settings(options, encoder, patch, batch_size, world)
         grid = " x ".join(map(str, options.grid))
-        if min(options.grid) < 1 or math.prod(options.grid) < 2:
-            raise InputError("grid", found=grid, expected="two base crops at least: one has nothing to differ from")
-        if options.targets < 1:
-            raise InputError("targets", found=options.targets, expected="at least 1")
+        if math.prod(options.grid) < 2:
+            raise InputError(
+                option("grid"), found=grid, expected="two base crops at least: one has nothing to differ from"
+            )
         if any(n < g * encoder.stride for n, g in zip(patch, options.grid, strict=True)):
             least = " x ".join(str(g * encoder.stride) for g in options.grid)
             raise InputError(
@@ -171,8 +175,8 @@ class VolumeContrast(Method[VocoOptions]):
         return SamplingSpec(slots=2 if self.options.cross_modal else 1, intensity=self.options.intensity)
 
     def after_step(self, step: int) -> None:
-        self.teacher_encoder.update(self.encoder, self.options.momentum)
-        self.teacher_projector.update(self.projector, self.options.momentum)
+        self.teacher_encoder.update(self.encoder, self.options.branch_momentum)
+        self.teacher_projector.update(self.projector, self.options.branch_momentum)
 
     def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, LossTerm]:
         bases, targets, start = self.crops(batch, generator)
@@ -230,7 +234,7 @@ class VolumeContrast(Method[VocoOptions]):
         shard, images, rows = batch.shard, batch.images, len(batch.images) * batch.shard.world
         flips = draw_flips(rows, self.options.flip, generator)
         turns = draw_turns(rows, generator) * (torch.rand(rows, generator=generator) < self.options.turn)
-        gains = draw_gains(rows, 0.0, self.options.shift, generator)
+        gains = draw_gains(rows, 0.0, self.options.offset, generator)
         images = flip(images, shard.own(flips))
         images = turn(images, shard.own(turns), plane_of_turns(self.context.patch))
         return apply_gains(images, shard.own(gains), only_where=images != 0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from mvp_bench.errors import InputError
+from mvp_bench.config.ranges import RISING, Edge, FewOrNone, Ge, Le, SomeShare
 from mvp_bench.models.decoders import unet_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.distributed import rows_of_all
@@ -21,23 +22,27 @@ SMOOTH = 1e-5
 """Added above and below the fraction bar of Dice (MONAI's default)."""
 
 
+BoxNumber = Annotated[int, Ge(1), Le(MOST_BOXES)]
+"""Boxes in an image."""
+
+
 @dataclass(frozen=True)
 class VolumeFusionOptions:
     """VolumeFusion's own fields."""
 
-    levels: int = 4
-    """K: the shares of the other image are 0, 1/K, ..., 1; K + 1 classes."""
-    boxes: tuple[int, int] = (10, 40)
+    levels: Annotated[int, Ge(1), Le(100)] = 4
+    """Steps K of the mixture: the shares of the other image are 0, 1/K, ..., 1, K + 1 classes."""
+    boxes: Annotated[tuple[BoxNumber, BoxNumber], RISING] = (10, 40)
     """Fewest and most boxes per image."""
-    smallest_edge: int = 8
+    smallest_edge: Edge = 8
     """Shortest edge of a box in voxels, but an eighth of the patch's where that is less."""
-    largest_edge: float = 0.625
-    """Longest edge of a box as a part of the patch's."""
-    slots: int = 0
-    """Images read per case, among which a modality that both cases of a pair have is looked for; 0: as many as the
-    best-equipped case has."""
+    largest_edge: SomeShare = 0.625
+    """Longest edge of a box as a share of the patch's."""
+    slots: FewOrNone = 0
+    """Images read per case. 0: as many as the best-equipped case has. A modality that both cases of a pair have is
+    looked for among them."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -149,17 +154,6 @@ class VolumeFusion(Method[VolumeFusionOptions]):
         cls, options: VolumeFusionOptions, encoder: EncoderSpec, patch: Size, batch_size: int, world: int = 1
     ) -> None:
         super().check_settings(options, encoder, patch, batch_size * world, world)  # pairs are made over all processes
-        few, many = options.boxes
-        if not 1 <= few <= many <= MOST_BOXES:
-            raise InputError("boxes", found=options.boxes, expected=f"fewest and most, between 1 and {MOST_BOXES}")
-        if options.levels < 1:
-            raise InputError("levels", found=options.levels, expected="at least 1: one share besides 0")
-        if not 0 < options.largest_edge <= 1:
-            raise InputError("largest_edge", found=options.largest_edge, expected="a part of the patch's edge, up to 1")
-        if options.smallest_edge < 1:
-            raise InputError("smallest_edge", found=options.smallest_edge, expected="at least 1 voxel")
-        if options.slots < 0:
-            raise InputError("slots", found=options.slots, expected="a number of images, or 0 for all")
 
     def build(self, context: Context) -> None:
         self.classes = self.options.levels + 1

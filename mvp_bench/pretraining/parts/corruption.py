@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mvp_bench.config.check import check
+from mvp_bench.config.ranges import Few, Share, Shares
 from mvp_bench.errors import InputError
 from mvp_bench.pretraining.method import LossTerm
 from mvp_bench.pretraining.reconstruction import constant_mse, reconstruction_error
@@ -27,34 +29,32 @@ LEAST_SHUFFLED = 2
 class Probabilities:
     """How often each corruption is met with."""
 
-    shuffle: float = 0.5
-    curve: float = 0.9
-    decreasing: float = 0.5
+    shuffle: Share = 0.5
+    curve: Share = 0.9
+    decreasing: Share = 0.5
     """Of the curves, how many decrease."""
-    paint: float = 0.9
-    outer: float = 0.8
+    paint: Share = 0.9
+    outer: Share = 0.8
     """Of the painted samples, how many are out-painted; the others are in-painted."""
-    shuffle_edge: float = 0.1
+    shuffle_edge: Share = 0.1
     """No probability: longest edge of a cell that is shuffled, as a part of the patch's (two voxels at least)."""
-    boxes: int = MOST_BOXES
+    boxes: Few = MOST_BOXES
     """No probability: most boxes that are in-painted."""
-    again: float = AGAIN
+    again: Share = AGAIN
     """Of each further box of them."""
-    box_edges: tuple[float, float] = INNER_EDGES
+    box_edges: Shares = INNER_EDGES
     """No probabilities: their shortest and longest edge as parts of the patch's."""
 
     def require_valid(self) -> None:
         """Refuse what is no probability, and a task without corruption.
 
         Raises:
-            InputError: naming the field.
+            InputError: naming the options.
         """
-        for name in ("shuffle", "curve", "decreasing", "paint", "outer", "shuffle_edge", "again"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(name, found=getattr(self, name), expected="a number from 0 to 1")
+        check(self)
         if not (self.shuffle or self.curve or self.paint):
             raise InputError(
-                "shuffle, curve, paint",
+                "--shuffle, --curve, --paint",
                 found="all 0",
                 expected="at least one above 0: the network would be asked to copy its input",
             )

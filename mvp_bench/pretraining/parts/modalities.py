@@ -36,19 +36,15 @@ def check_blocks(patch: Sequence[int], block: int, min_blocks: int, mask_ratio: 
     """Refuse blocks that do not divide a patch into some to hide and some to keep.
 
     Raises:
-        InputError: if ``block`` or ``mask_ratio`` is out of range, or an image alone would have no visible block.
+        InputError: if an image alone would have no visible block.
     """
-    if block < 1:
-        raise InputError("block", found=block, expected="at least 1 voxel")
-    if not 0 < mask_ratio < 1:
-        raise InputError("mask_ratio", found=mask_ratio, expected="more than 0 and less than 1")
     blocks = math.prod(masking.grid_shape(patch, masking.fitting_block(patch, block, min_blocks)))
     if not masking.kept_blocks(blocks, mask_ratio):
         raise InputError(
-            "mask_ratio",
+            "--mask-ratio",
             found=f"{mask_ratio} of {blocks} blocks: none of a case with one modality stays visible",
             expected=f"at most {1 - 1 / blocks:.3g} with a patch of {' x '.join(map(str, patch))}",
-            fix="Lower mask_ratio, or make block smaller or min_blocks larger.",
+            fix="Lower --mask-ratio, or make --block smaller or --min-blocks larger.",
         )
 
 
@@ -56,10 +52,12 @@ def check_slots(slots: int) -> None:
     """Refuse a number of images per case in which nothing can cross from one modality to another.
 
     Raises:
-        InputError: for 1, or a negative number.
+        InputError: for 1.
     """
-    if slots < 0 or slots == 1:
-        raise InputError("slots", found=slots, expected="at least 2, or 0 for all modalities of the best-equipped case")
+    if slots == 1:
+        raise InputError(
+            "--slots", found=slots, expected="at least 2, or 0 for all modalities of the best-equipped case"
+        )
 
 
 def visible_tokens(present: torch.Tensor, blocks: int, mask_ratio: float) -> torch.Tensor:

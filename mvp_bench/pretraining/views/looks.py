@@ -17,7 +17,7 @@ class LookRanges(Protocol):
     """How far views may depart from the patch; a method's options may have these fields."""
 
     @property
-    def crop(self) -> tuple[float, float]:
+    def crop_volume(self) -> tuple[float, float]:
         """Least and largest part of the patch's volume."""
 
     @property
@@ -69,7 +69,7 @@ class Looks(Drawn):
 
 def draw_looks(n: int, patch: Sequence[int], ranges: LookRanges, generator: torch.Generator) -> Looks:
     """Parameters of ``n`` views, all uniform but the exponents (log-uniform)."""
-    crops = draw_crops(n, patch, ranges.crop, generator)
+    crops = draw_crops(n, patch, ranges.crop_volume, generator)
     return Looks(
         crops.start,
         crops.size,

@@ -103,7 +103,7 @@ def commands(site: Site) -> list[list[str]]:
 def benchmark(site: Site, *more: str) -> list[str]:
     """The last of the commands."""
     names = ["--tasks", *map(str, PATIENTS), "--pretrain-datasets", "701", "--methods", "scratch", "mae"]
-    plain = ["--root", str(site.work), "--jobs", "1", "--planning.workers", "1"]
+    plain = ["--root", str(site.work), "--workers", "1"]
     return ["mvp_benchmark", *names, *plain, *SMALL, *OVERLAP, *more]
 
 

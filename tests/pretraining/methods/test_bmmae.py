@@ -227,12 +227,13 @@ def test_pictures() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"slots": 1}, "slots: found 1"),
-        ({"alpha": 0.0}, "alpha: found 0.0; expected a positive number"),
-        ({"mask_ratio": 0.0}, "mask_ratio: found 0.0"),
+        ({"slots": 1}, "--slots: found 1"),
+        ({"slots": -2}, "--slots: found -2"),
+        ({"alpha": 0.0}, "--alpha: found 0.0; expected a number above 0"),
+        ({"mask_ratio": 0.0}, "--mask-ratio: found 0.0"),
         ({"mask_ratio": 0.99}, "none of a case with one modality stays visible"),
         ({"block": 0}, "block: found 0"),
-        ({"intensity": "raw"}, "--intensity: found raw"),
+        ({"intensity": "raw"}, "--intensity: found 'raw'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, float], message: str) -> None:

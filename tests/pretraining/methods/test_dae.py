@@ -225,7 +225,7 @@ class TestBadInput:
             ({"coarsening": 0}, "resenc-smoke", "coarsening: found 0"),
             ({"token": 5}, "resenc-smoke", "token: found 5"),
             ({"token": 3}, "uniformer-smoke", "token: found 3 .* a multiple of 2"),
-            ({"channel_dropout": 1.0}, "resenc-smoke", "channel_dropout: found 1.0"),
+            ({"channel_dropout": 1.0}, "resenc-smoke", "--channel-dropout: found 1.0"),
         ],
     )
     def test_numbers_that_do_not_fit(self, changes: dict[str, Any], encoder: str, message: str) -> None:

@@ -200,7 +200,7 @@ def test_maps_keep_intensities_and_follow_the_generator() -> None:
     first, again, other = (draw_maps(2, (16, 12, 16), GvslOptions(), generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(mapped(images, first), mapped(images, again))
     assert not torch.equal(mapped(images, first), mapped(images, other))
-    still = GvslOptions(rotation=0.0, scale=0.0, shear=0.0, shift=0.0, elastic=0.0)
+    still = GvslOptions(rotation_degrees=0.0, scale=0.0, shear_degrees=0.0, shift=0.0, elastic=0.0)
     assert torch.allclose(mapped(images, draw_maps(2, (16, 12, 16), still, generator())), images, atol=1e-5)
     assert mapped(images, first).min() >= 0 and mapped(images, first).max() <= 1
 
@@ -229,11 +229,12 @@ def test_a_batch_without_pairs_is_refused() -> None:
     ("changes", "message"),
     [
         ({"window": 4}, "window: found 4; expected an odd number"),
-        ({"window": 1}, "at least 3"),
-        ({"box_edges": (0.3, 0.2)}, "box_edges"),
-        ({"scale": 1.0}, "less than 1"),
-        ({"width": 0}, "at least 1 box and channel"),
-        ({"slots": -1}, "0 or more slots"),
+        ({"window": 1}, "--window: found 1; expected a whole number from 3"),
+        ({"box_edges": (0.3, 0.2)}, "--box-edges"),
+        ({"scale": 1.0}, "--scale: found 1.0; .* below 1"),
+        ({"width": 0}, "--width: found 0"),
+        ({"most_boxes": 0}, "--most-boxes: found 0"),
+        ({"slots": -1}, "--slots: found -1; expected a whole number from 0"),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes: dict[str, object], message: str) -> None:

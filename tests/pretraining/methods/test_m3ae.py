@@ -243,12 +243,12 @@ def test_pictures() -> None:
     ("change", "message"),
     [
         ({"slots": 1}, "slots: found 1"),
-        ({"mask_ratio": 0.5}, "mask_ratio: found 0.5 with up to 3 modalities dropped; expected at least 0.75"),
-        ({"mask_ratio": 1.0}, "mask_ratio: found 1.0"),
-        ({"most_dropped": -1}, "most_dropped: found -1"),
+        ({"mask_ratio": 0.5}, "--mask-ratio: found 0.5 with up to 3 modalities dropped; expected at least 0.75"),
+        ({"mask_ratio": 1.0}, "--mask-ratio: found 1.0"),
+        ({"most_dropped": -1}, "--most-dropped: found -1"),
         ({"block": 0}, "block: found 0"),
         ({"mask_ratio": 0.99}, "none of a case with one modality stays visible"),
-        ({"intensity": "raw"}, "--intensity: found raw"),
+        ({"intensity": "raw"}, "--intensity: found 'raw'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, float], message: str) -> None:

@@ -208,7 +208,8 @@ def test_pictures() -> None:
 
 
 def test_views_of_two_modalities() -> None:
-    options = replace(SMALL, cross_modal=True, crop=(1.0, 1.0), flip=0.0, blur=0, gamma=1, gain=0, offset=0, noise=0)
+    still = {"flip": 0.0, "blur": 0, "gamma": 1, "gain": 0, "offset": 0, "noise": 0}
+    options = replace(SMALL, cross_modal=True, crop_volume=(1.0, 1.0), **still)
     store = brains(2, MODALITIES)
     store._present = {"case00": ("t2",)}
     method, sampler = make(store, options)
@@ -241,8 +242,8 @@ def test_runs_that_cannot_work_are_refused() -> None:
         with pytest.raises(InputError, match=r"--batch-size.*at least 2 cases per step.*no negatives"):
             MomentumContrast.check_settings(options, spec, (16, 16, 16), 1)
     MomentumContrast.check_settings(SMALL, spec, (16, 16, 16), 1, world=2)
-    with pytest.raises(InputError, match=r"crop: found \(0.5, 0.2\)"):
-        MomentumContrast.check_settings(replace(SMALL, crop=(0.5, 0.2)), spec, (16, 16, 16), 2)
+    with pytest.raises(InputError, match=r"--crop-volume: found 0\.5 0\.2"):
+        MomentumContrast.check_settings(replace(SMALL, crop_volume=(0.5, 0.2)), spec, (16, 16, 16), 2)
 
 
 @pytest.mark.parametrize("options", [SMALL, replace(SMALL, queue=64)])

@@ -88,7 +88,7 @@ def test_z_scores_are_refused() -> None:
     ("options", "message"),
     [
         ({"flip": 1.5}, "flip: found 1.5"),
-        ({"curve": -1.0}, "curve: found -1.0"),
+        ({"curve": -1.0}, "--curve: found -1.0"),
         (NOTHING, "copy its input"),
     ],
 )

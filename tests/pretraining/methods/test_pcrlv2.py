@@ -92,7 +92,7 @@ def test_similarities_against_the_slow_version() -> None:
 def test_global_crops_overlap_and_lie_inside(patch: tuple[int, int, int]) -> None:
     options = Pcrlv2Options()
     first, second = draw_pairs(500, patch, options, generator())
-    assert overlap(first, second).min() > options.overlap
+    assert overlap(first, second).min() > options.least_overlap
     assert overlap(first, second).max() < 1, "no pair had to fall back to one crop twice"
     for crops in (first, second):
         assert (crops.start >= 0).all() and (crops.start + crops.size <= torch.tensor(patch)).all()
@@ -113,7 +113,7 @@ def test_overlap_against_counting_voxels() -> None:
 
 
 def test_where_no_pair_overlaps_one_crop_is_taken_twice() -> None:
-    options = Pcrlv2Options(global_scale=(0.01, 0.01), overlap=0.95, attempts=2)
+    options = Pcrlv2Options(global_scale=(0.01, 0.01), least_overlap=0.95, attempts=2)
     first, second = draw_pairs(50, (32, 32, 32), options, generator())
     assert torch.equal(first.start, second.start) and torch.equal(first.size, second.size)
 
@@ -176,7 +176,7 @@ def test_only_inputs_are_damaged() -> None:
 
 
 def test_a_global_crop_of_the_whole_patch_is_the_patch() -> None:
-    options = Pcrlv2Options(global_scale=(1.0, 1.0), global_edge=1.0, change=0.0, rotation=0.0, scale=0.0)
+    options = Pcrlv2Options(global_scale=(1.0, 1.0), global_edge=1.0, change=0.0, rotation_degrees=0.0, scale=0.0)
     method, sampler = make(options=options)
     batch = sampler[0]
     flipped = method.views(batch, generator()).target
@@ -239,10 +239,12 @@ def test_cases_smaller_than_global_crops_are_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"global_scale": (0.5, 0.4)}, "global_scale"),
-        ({"local_scale": (0.0, 0.4)}, "local_scale"),
-        ({"global_edge": 1.2}, "global_edge"),
-        ({"local_crops": 0}, "at least 1 each"),
+        ({"global_scale": (0.5, 0.4)}, "--global-scale"),
+        ({"local_scale": (0.0, 0.4)}, "--local-scale"),
+        ({"global_edge": 1.2}, "--global-edge"),
+        ({"local_crops": 0}, "--local-crops: found 0; expected a whole number from 1"),
+        ({"attempts": 0}, "--attempts: found 0"),
+        ({"swap_block": 0}, "--swap-block: found 0"),
         ({"intensity": "raw"}, "--intensity"),
     ],
 )

@@ -143,11 +143,11 @@ def test_views_are_multiples_of_the_stride(
 
 def test_views_without_changes_are_crops_of_the_patch() -> None:
     still = {"flip": 0.0, "turns": False, "blur": 0.0, "gamma": 1.0, "gain": 0.0, "offset": 0.0, "noise": 0.0}
-    method, sampler = _simclr(**still, crop=1.0)
+    method, sampler = _simclr(**still, crop_edge=1.0)
     batch = sampler[0]
     for view in method.views(batch, generator()):
         torch.testing.assert_close(view, batch.images[:, :1], atol=1e-5, rtol=0)
-    method, _ = _simclr(**still, crop=0.75, partner_offset=0.0)
+    method, _ = _simclr(**still, crop_edge=0.75, partner_offset=0.0)
     first, second = method.views(batch, generator())
     assert first.shape == (2, 1, 12, 12, 12)
     torch.testing.assert_close(first, second)
@@ -193,11 +193,11 @@ def test_two_volumes_are_overfitted(new_views: bool, part: float) -> None:
     ("options", "patch", "batch", "message"),
     [
         (SMALL, 16, 1, "at least 2 for SimCLR"),
-        (replace(SMALL, crop=0.0), 16, 2, "above 0 and at most 1"),
-        (replace(SMALL, crop=1.25), 16, 2, "above 0 and at most 1"),
-        (replace(SMALL, crop=0.3), 16, 2, "one voxel in the deepest map"),
+        (replace(SMALL, crop_edge=0.0), 16, 2, "above 0 and at most 1"),
+        (replace(SMALL, crop_edge=1.25), 16, 2, "above 0 and at most 1"),
+        (replace(SMALL, crop_edge=0.3), 16, 2, "one voxel in the deepest map"),
         (SMALL, 18, 2, "multiples of 4"),
-        (replace(SMALL, intensity="raw"), 16, 2, "zscore or unit"),  # type: ignore[arg-type]
+        (replace(SMALL, intensity="raw"), 16, 2, "one of zscore, unit"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_that_cannot_work_are_refused(options: SimclrOptions, patch: int, batch: int, message: str) -> None:
@@ -208,6 +208,6 @@ def test_settings_that_cannot_work_are_refused(options: SimclrOptions, patch: in
 def test_cases_that_crops_can_miss_are_refused() -> None:
     thin = brains(2, ["t1"], shape=(6, 40, 40))
     with pytest.raises(InputError, match=r"12 mm along z, so that a crop of 8 voxels of the patch's 32") as caught:
-        build("simclr", thin, replace(SMALL, crop=0.25), patch=32)
+        build("simclr", thin, replace(SMALL, crop_edge=0.25), patch=32)
     assert "case00" in str(caught.value)
-    build("simclr", thin, replace(SMALL, crop=0.5), patch=32)
+    build("simclr", thin, replace(SMALL, crop_edge=0.5), patch=32)

@@ -200,9 +200,17 @@ def test_pictures() -> None:
     assert {v.shape for v in views.values()} == {(2, 1, 16, 16, 16)} and all(v.isfinite().all() for v in views.values())
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0])
-def test_something_must_be_hidden_and_something_visible(ratio: float) -> None:
-    with pytest.raises(InputError, match=r"mask_ratio: found .* of 64 blocks; expected at least one block hidden"):
+@pytest.mark.parametrize(
+    ("ratio", "message"),
+    [
+        (0.0, "expected a number above 0 and below 1"),
+        (1.0, "expected a number above 0 and below 1"),
+        (0.001, "of 64 blocks; expected at least one block hidden"),
+        (0.999, "of 64 blocks; expected at least one block hidden"),
+    ],
+)
+def test_something_must_be_hidden_and_something_visible(ratio: float, message: str) -> None:
+    with pytest.raises(InputError, match=f"--mask-ratio: found {ratio}.*{message}"):
         simmim(SimMimOptions(mask_ratio=ratio))
 
 

@@ -230,11 +230,11 @@ def test_a_batch_without_negatives_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"box_edges": (0.0, 0.2)}, "box_edges"),
-        ({"cut_noise": 1.5}, "cut_noise: found 1.5"),
-        ({"cut_other": -0.1}, "cut_other"),
+        ({"box_edges": (0.0, 0.2)}, "--box-edges"),
+        ({"cut_noise": 1.5}, "--cut-noise: found 1.5"),
+        ({"cut_other": -0.1}, "--cut-other"),
         ({"temperature": 0.0}, "temperature"),
-        ({"pooling_grid": 0}, "pooling_grid"),
+        ({"pooling_grid": 0}, "--pooling-grid"),
         ({"intensity": "raw"}, "--intensity"),
     ],
 )

@@ -138,14 +138,14 @@ def test_most_patches_of_a_brain_show_a_word(preset: str, patch: tuple[int, int,
     options = TransVWOptions.presets().get(preset, TransVWOptions())
     spacing, whole = (2.5 if preset == "mini" else 1.0), torch.tensor([146.0, 176.0, 145.0], dtype=torch.float64)
     length = torch.tensor(patch, dtype=torch.float64) * spacing
-    reach = (whole - length) / 2 + ((1 - options.crop[1]) / 2 - options.jitter) * length
+    reach = (whole - length) / 2 + ((1 - options.crop_edges[1]) / 2 - options.jitter) * length
     places = spread_places(options.classes, reach.tolist(), (whole / 2).tolist(), length.tolist())
     n = 400
     corner = torch.rand(n, 3, generator=generator(), dtype=torch.float64) * (whole - length) - whole / 2
     steps = torch.full((n, 3), spacing, dtype=torch.float64)
     empty = torch.zeros(1).expand(n, 1, *patch)
     batch = Batch(empty, torch.zeros(n, 1, dtype=torch.int64), corner + spacing / 2, corner, steps, [""] * n)
-    drawn = draw_placement(n, options.classes, options.crop, options.jitter, generator())
+    drawn = draw_placement(n, options.classes, options.crop_edges, options.jitter, generator())
     assert place_crops(batch, places, drawn).there.float().mean() > 0.9
 
 
@@ -163,7 +163,7 @@ def test_the_target_is_warped_like_the_input(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_warp_the_target_is_the_crop() -> None:
     method, batch = words_of(elastic=0.0)
-    drawn = draw_placement(2, method.options.classes, method.options.crop, method.options.jitter, generator())
+    drawn = draw_placement(2, method.options.classes, method.options.crop_edges, method.options.jitter, generator())
     crop = cut(batch.images[:, :1], place_crops(batch, method.places, drawn).crops, (16, 16, 16))
     assert torch.allclose(method.view(batch, generator()).target, crop, atol=1e-5)
 
@@ -248,15 +248,15 @@ def test_z_scores_are_refused() -> None:
     ("options", "message"),
     [
         ({"classes": 1}, "classes: found 1"),
-        ({"crop": (0.0, 0.5)}, "crop: found"),
-        ({"crop": (0.7, 0.5)}, "crop: found"),
-        ({"crop": (0.5, 1.0)}, "crop: found"),
+        ({"crop_edges": (0.0, 0.5)}, "--crop-edges: found"),
+        ({"crop_edges": (0.7, 0.5)}, "--crop-edges: found"),
+        ({"crop_edges": (0.5, 1.0)}, "--crop-edges: found"),
         ({"jitter": 0.16}, "jitter: found 0.16"),
         ({"jitter": -0.1}, "jitter: found -0.1"),
         ({"elastic": 0.2}, "elastic: found 0.2"),
-        ({"weight_classification": -1.0}, "weight_classification: found -1.0"),
-        ({"pooling_grid": 5}, "pooling_grid: found 5; expected 1 to 4"),
-        ({"decreasing": 2.0}, "decreasing: found 2.0"),
+        ({"weight_classification": -1.0}, "--weight-classification: found -1.0"),
+        ({"pooling_grid": 5}, "--pooling-grid: found 5; expected 1 to 4"),
+        ({"decreasing": 2.0}, "--decreasing: found 2.0"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:

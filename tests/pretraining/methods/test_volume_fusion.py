@@ -250,10 +250,10 @@ def test_a_sample_alone_is_refused_but_may_be_one_of_several_processes() -> None
     [
         ({"boxes": (0, 5)}, "boxes: found"),
         ({"boxes": (9, 5)}, "boxes: found"),
-        ({"boxes": (10, 60)}, "between 1 and 52"),
+        ({"boxes": (10, 60)}, "from 1 to 52"),
         ({"levels": 0}, "levels: found 0"),
-        ({"largest_edge": 1.5}, "largest_edge: found 1.5"),
-        ({"smallest_edge": 0}, "smallest_edge: found 0"),
+        ({"largest_edge": 1.5}, "--largest-edge: found 1.5"),
+        ({"smallest_edge": 0}, "--smallest-edge: found 0"),
         ({"slots": -1}, "slots: found -1"),
     ],
 )

@@ -174,7 +174,7 @@ def test_hidden_is_nothing_where_nothing_is_painted() -> None:
 @pytest.mark.parametrize("field", ["shuffle", "curve", "decreasing", "paint", "outer", "shuffle_edge", "again"])
 def test_what_is_no_probability_is_refused(field: str) -> None:
     for value in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InputError, match=f"{field}: found"):
+        with pytest.raises(InputError, match=f"--{field.replace('_', '-')}: found"):
             replace(Probabilities(), **{field: value}).require_valid()
 
 

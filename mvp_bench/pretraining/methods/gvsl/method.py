@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from mvp_bench.config.fields import option
 from mvp_bench.errors import InputError
 from mvp_bench.models.decoders import unet_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
@@ -73,21 +75,10 @@ class Gvsl(Method[GvslOptions]):
         cls, options: GvslOptions, encoder: EncoderSpec, patch: Size, batch_size: int, world: int = 1
     ) -> None:
         super().check_settings(options, encoder, patch, batch_size * world, world)  # pairs are made over all processes
-        if options.window < 3 or options.window % 2 == 0:
-            raise InputError("window", found=options.window, expected="an odd number of voxels, at least 3")
+        if options.window % 2 == 0:
+            raise InputError(option("window"), found=options.window, expected="an odd number of voxels, at least 3")
         if min(patch) < 3:
             raise InputError("--patch-size", found=patch, expected="at least 3 voxels per axis, for windows")
-        low, high = options.box_edges
-        if not 0 < low <= high <= 1:
-            raise InputError("box_edges", found=options.box_edges, expected="shortest and longest, as parts up to 1")
-        if options.boxes < 1 or options.width < 1 or options.slots < 0:
-            raise InputError(
-                "boxes, width, slots",
-                found=(options.boxes, options.width, options.slots),
-                expected="at least 1 box and channel; 0 or more slots",
-            )
-        if not 0 <= options.scale < 1:
-            raise InputError("scale", found=options.scale, expected="less than 1: a factor of 0 leaves no image")
 
     def build(self, context: Context) -> None:
         self.decoder = unet_decoder(context.encoder, self.options.width)
@@ -122,7 +113,9 @@ class Gvsl(Method[GvslOptions]):
         maps = self.encoder(torch.cat([harmed, pair.other]))
         deep, fine = maps[-1].chunk(2), self.decoder(maps).chunk(2)
         numbers = self.affine(*deep)
-        theta = registration.bounded_affine(numbers, options.rotation, options.scale, options.shear, patch)
+        theta = registration.bounded_affine(
+            numbers, math.radians(options.rotation_degrees), options.scale, math.radians(options.shear_degrees), patch
+        )
         flow = self.deformable(*fine)
         return Found(pair, harmed, self.restoration(fine[0]), warp(pair.image, flow, theta), flow)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from mvp_bench.config.ranges import Angle, Factor, Few, FewOrNone, Ge, Le, PartialShare, Positive, Share, Shares, Width
 from mvp_bench.pretraining.parts.corruption import Probabilities
 from mvp_bench.pretraining.sampling import Intensity
 
@@ -13,45 +14,45 @@ from mvp_bench.pretraining.sampling import Intensity
 class GvslOptions:
     """GVSL's own fields."""
 
-    weight_similarity: float = 1.0
-    """Factor of 1 - correlation between the registered pair."""
-    weight_restoration: float = 1.0
+    weight_similarity: Factor = 1.0
+    """Factor of the similarity term. It is 1 - correlation between the registered pair."""
+    weight_restoration: Factor = 1.0
     """Factor of the restoration's mean squared error."""
-    weight_smoothness: float = 1.0
+    weight_smoothness: Factor = 1.0
     """Factor of |grad flow|^2 / 3."""
-    window: int = 9
+    window: Annotated[int, Ge(3), Le(255)] = 9
     """Edge of the windows in which images are correlated, voxels (odd; smaller patches have smaller windows)."""
-    width: int = 16
+    width: Width = 16
     """Channels of the shared decoder's output, which both the flow and the restoration are made from."""
-    rotation: float = math.pi / 9
-    """Largest angle, radians: of the random maps and of the affine head's outputs."""
-    scale: float = 0.25
-    """Largest deviation of a scale from 1, of both."""
-    shear: float = math.pi / 18
-    """Largest shear angle, radians, of both."""
-    shift: float = 0.1
-    """Largest random shift, half edges of the patch. The affine head's shift has no bound."""
-    elastic: float = 2.0
-    """Largest displacement of a control point in the random elastic maps, voxels; each map has a strength below."""
-    elastic_spacing: float = 12.0
-    """Distance of these control points, voxels."""
-    shuffle: float = 0.8
-    """Probability that voxels are shuffled inside small cells."""
-    shuffle_edge: float = 0.05
-    """Longest edge of such a cell as a part of the patch's; at least 2 voxels."""
-    curve: float = 0.9
-    """Probability of a random Bezier curve of intensities, decreasing in half of the cases."""
-    boxes: int = 30
+    rotation_degrees: Angle = 20.0
+    """Largest random rotation, degrees. It bounds the affine head's outputs too."""
+    scale: PartialShare = 0.25
+    """Largest random deviation of a scale from 1. It bounds the affine head's outputs too."""
+    shear_degrees: Angle = 10.0
+    """Largest random shear angle, degrees. It bounds the affine head's outputs too."""
+    shift: Factor = 0.1
+    """Largest random shift, in half edges of the patch. The affine head's shift has no bound."""
+    elastic: Factor = 2.0
+    """Largest elastic displacement. Of a control point, voxels; each map has a strength below."""
+    elastic_spacing: Positive = 12.0
+    """Distance of the elastic map's control points. In voxels."""
+    shuffle: Share = 0.8
+    """Probability of shuffling voxels inside small cells."""
+    shuffle_edge: Share = 0.05
+    """Longest edge of a cell in which voxels are shuffled, as a share of the patch's (two voxels at least)."""
+    curve: Share = 0.9
+    """Probability of mapping intensities by a random Bezier curve. Half of the curves decrease."""
+    most_boxes: Few = 30
     """Most boxes of noise."""
-    box_edges: tuple[float, float] = (0.1, 0.2)
-    """Shortest and longest edge of these boxes as parts of the patch's."""
-    again: float = 0.95
+    box_edges: Shares = (0.1, 0.2)
+    """Shortest and longest edge of a box as shares of the patch's."""
+    again: Share = 0.95
     """Probability of each further box."""
-    slots: int = 0
-    """Images read per case, among which a modality that both cases of a pair have is looked for; 0: as many as the
-    best-equipped case has."""
+    slots: FewOrNone = 0
+    """Images read per case. 0: as many as the best-equipped case has. A modality that both cases of a pair have is
+    looked for among them."""
     intensity: Intensity = "unit"
-    """Intensities fed in: percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. unit alone: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
     @property
     def damage(self) -> Probabilities:
@@ -62,7 +63,7 @@ class GvslOptions:
             paint=1.0,
             outer=0.0,
             shuffle_edge=self.shuffle_edge,
-            boxes=self.boxes,
+            boxes=self.most_boxes,
             again=self.again,
             box_edges=self.box_edges,
         )

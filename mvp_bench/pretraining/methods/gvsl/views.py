@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,15 @@ class Maps(Drawn):
 def draw_maps(n: int, patch: Size, options: GvslOptions, generator: torch.Generator) -> Maps:
     """Affine and elastic maps, uniform in their ranges."""
     scale = (1 - options.scale, 1 + options.scale)
-    theta = geometry.draw_affine(n, options.rotation, scale, options.shear, options.shift, generator, patch)
+    theta = geometry.draw_affine(
+        n,
+        math.radians(options.rotation_degrees),
+        scale,
+        math.radians(options.shear_degrees),
+        options.shift,
+        generator,
+        patch,
+    )
     points = geometry.draw_control_points(n, patch, options.elastic, options.elastic_spacing, generator)
     return Maps(theta, points * torch.rand(n, 1, 1, 1, 1, generator=generator))
 

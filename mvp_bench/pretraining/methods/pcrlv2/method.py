@@ -88,19 +88,6 @@ class Pcrlv2(Method[Pcrlv2Options]):
         cls, options: Pcrlv2Options, encoder: EncoderSpec, patch: Size, batch_size: int, world: int = 1
     ) -> None:
         super().check_settings(options, encoder, patch, batch_size, world)
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(options, name)
-            if not 0 < low <= high <= 1:
-                raise InputError(name, found=(low, high), expected="least and largest part of the volume, up to 1")
-        for name in ("global_edge", "local_edge"):
-            if not 0 < getattr(options, name) <= 1:
-                raise InputError(name, found=getattr(options, name), expected="a part of the patch's edge, up to 1")
-        if options.local_crops < 1 or options.attempts < 1 or options.swap_block < 1:
-            raise InputError(
-                "local_crops, attempts, swap_block",
-                found=(options.local_crops, options.attempts, options.swap_block),
-                expected="at least 1 each",
-            )
         whole, part = crop_sizes(patch, encoder.stride, options)
         if math.prod(part) >= math.prod(whole):
             raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mvp_bench.config.ranges import Angle, Edge, Factor, Few, Gamma, PartialShare, Share, Shares, SomeShare
 from mvp_bench.pretraining.sampling import Intensity, Size
 
 SLACK = 1e-9
@@ -15,47 +16,48 @@ SLACK = 1e-9
 class Pcrlv2Options:
     """PCRLv2's own fields."""
 
-    weight_reconstruction: float = 1.0
-    """Factor of the squared error at full resolution."""
-    weight_middle: float = 1.0
+    weight_reconstruction: Factor = 1.0
+    """Factor of the reconstruction's error. The squared one at full resolution."""
+    weight_middle: Factor = 1.0
     """Factor of the squared error at the middle scale, beside the one that falls from 1 to 0 during training."""
-    weight_similarity: float = 1.0
-    """Factor of 1 - the cosine between the global crops' features."""
-    weight_local: float = 1.0
+    weight_similarity: Factor = 1.0
+    """Factor of the similarity term. It is 1 - the cosine between the global crops' features."""
+    weight_local: Factor = 1.0
     """Factor of 1 - the cosine between the local and the global crops' features."""
-    local_crops: int = 6
+    local_crops: Few = 6
     """Local crops per patch (beside two global ones)."""
-    global_scale: tuple[float, float] = (0.3, 1.0)
-    """Least and largest part of the patch's volume that a global crop shows."""
-    local_scale: tuple[float, float] = (0.02, 0.1)
-    """The same of a local crop."""
-    global_edge: float = 2 / 3
-    """Edges that global crops are resized to as a part of the patch's, rounded up to multiples of the encoder's
+    global_scale: Shares = (0.3, 1.0)
+    """Least and largest share of the patch's volume that a global crop shows."""
+    local_scale: Shares = (0.02, 0.1)
+    """Least and largest share of the patch's volume that a local crop shows."""
+    global_edge: SomeShare = 2 / 3
+    """Edges that global crops are resized to as a share of the patch's, rounded up to multiples of the encoder's
     stride."""
-    local_edge: float = 1 / 3
-    """The same of local crops, rounded down."""
-    overlap: float = 0.3
-    """The two global crops' intersection over union is above this."""
-    attempts: int = 16
+    local_edge: SomeShare = 1 / 3
+    """Edges that local crops are resized to as a share of the patch's, rounded down to multiples of the encoder's
+    stride."""
+    least_overlap: PartialShare = 0.3
+    """Intersection over union above which the two global crops must lie."""
+    attempts: Few = 16
     """Pairs of global crops drawn; if none overlaps enough, the first pair's first crop is taken twice."""
-    rotation: float = math.pi / 18
-    """Largest random rotation of a crop, radians."""
-    scale: float = 0.1
-    """Largest random deviation of its scale from 1."""
-    change: float = 0.5
+    rotation_degrees: Angle = 10.0
+    """Largest random rotation, degrees. Of a crop."""
+    scale: PartialShare = 0.1
+    """Largest random deviation of a scale from 1. Of a crop."""
+    change: Share = 0.5
     """Probability of each of blur, noise, gamma and swaps in an input."""
-    sigma: float = 1.5
+    blur: Factor = 1.5
     """Largest standard deviation of the blur, voxels."""
-    noise: float = 0.1
-    """Largest standard deviation of the noise as a part of the crop's own."""
-    gamma: float = 1.5
-    """Exponents lie between its inverse and itself."""
-    swapped: float = 0.2
-    """Part of the blocks of a crop that change places in pairs."""
-    swap_block: int = 8
-    """Edge of such a block, voxels; less where it does not divide the crops."""
+    noise: Factor = 0.1
+    """Largest standard deviation of the noise. As a share of the crop's own."""
+    gamma: Gamma = 1.5
+    """Largest exponent of the change of contrast; the least is one over it."""
+    swapped: Share = 0.2
+    """Share of the blocks of a crop that change places in pairs."""
+    swap_block: Edge = 8
+    """Edge in voxels of a block that changes places; less where it does not divide the crops."""
     intensity: Intensity = "zscore"
-    """Intensities fed in: z-scores as preprocessed, or percentiles 5 to 95 of the brain mapped to 0 to 1."""
+    """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
 def crop_sizes(patch: Size, stride: int, options: Pcrlv2Options) -> tuple[Size, Size]:

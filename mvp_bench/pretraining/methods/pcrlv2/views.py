@@ -50,7 +50,7 @@ def overlap(first: Crops, second: Crops) -> torch.Tensor:
 
 
 def draw_pairs(n: int, patch: Size, options: Pcrlv2Options, generator: torch.Generator) -> tuple[Crops, Crops]:
-    """Two global crops per sample whose intersection over union is above ``options.overlap``.
+    """Two global crops per sample whose intersection over union is above ``options.least_overlap``.
 
     The first of ``options.attempts`` pairs, all drawn at once, that overlap enough; where none does, the first pair's
     first crop twice.
@@ -58,7 +58,7 @@ def draw_pairs(n: int, patch: Size, options: Pcrlv2Options, generator: torch.Gen
     attempts = options.attempts
     drawn = draw_crops(2 * n * attempts, patch, options.global_scale, generator)
     first, second = (crops.map(lambda t: t.reshape(n, attempts, 3)) for crops in drawn.chunk(2))
-    enough = overlap(first, second) > options.overlap
+    enough = overlap(first, second) > options.least_overlap
     rows, chosen = torch.arange(n), enough.int().argmax(dim=1)
     one, two = (crops.map(lambda t: t[rows, chosen]) for crops in (first, second))
     none = ~enough.any(dim=1, keepdim=True)
@@ -75,8 +75,8 @@ def draw_looks(n: int, size: Size, options: Pcrlv2Options, generator: torch.Gene
     factor = (1 - options.scale, 1 + options.scale)
     return Looks(
         flips=draw_flips(n, FLIP, generator),
-        theta=draw_affine(n, options.rotation, factor, 0.0, 0.0, generator, size),
-        sigma=options.sigma * strength[0] * changed[0],
+        theta=draw_affine(n, math.radians(options.rotation_degrees), factor, 0.0, 0.0, generator, size),
+        sigma=options.blur * strength[0] * changed[0],
         strength=options.noise * strength[1] * changed[1],
         noise=gaussian_noise((n, 1, *size), generator),
         gamma=torch.where(changed[2], gamma, 1.0),
