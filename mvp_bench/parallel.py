@@ -44,7 +44,7 @@ class Inline(Executor):
         return future
 
 
-class Processes(Executor):
+class WorkerPool(Executor):
     """Runs jobs in worker processes, which are started once there is a first job: no process starts for nothing."""
 
     def __init__(
@@ -78,7 +78,7 @@ def worker_pool(
     if workers < 2:
         yield Inline()
         return
-    with Processes(workers, initializer, initargs) as pool:
+    with WorkerPool(workers, initializer, initargs) as pool:
         try:
             yield pool
         except BaseException:
@@ -184,7 +184,7 @@ class _Start:
 @contextlib.contextmanager
 def lone_worker() -> Iterator[Executor]:
     """An executor with a single process, which breaks alone when that process dies."""
-    pool = Processes(1)
+    pool = WorkerPool(1)
     try:
         yield pool
     finally:

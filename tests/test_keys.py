@@ -23,7 +23,7 @@ from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Fold, Splits
 from mvp_bench.identity import outside
 from mvp_bench.planning.plan import Planned, arrays_key, plan_key
 from mvp_bench.pretraining.job import PretrainJob
-from mvp_bench.pretraining.sampling import PretrainSource
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.workspace import Workspace
 from tests.toy import toy_card

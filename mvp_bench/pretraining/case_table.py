@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mvp_bench.errors import InputError
 from mvp_bench.io import atomic_path
-
-if TYPE_CHECKING:
-    from mvp_bench.pretraining.sampling import PretrainSource
+from mvp_bench.pretraining.source import CaseInfoLike, PretrainSource
 
 CASES_FILE, NAMES_FILE, RANGES_FILE = "cases.npy", "names.npy", "ranges.npy"
 
@@ -29,7 +26,7 @@ class CaseRow:
     """Number of its dataset."""
     name: str
     channels: tuple[int, ...]
-    """Of its images in the store, in the order of ``CaseInfo.present``."""
+    """Channels of its images in the store, in the order of ``CaseInfo.present``."""
     shape: tuple[int, int, int]
     """Voxels (z, y, x)."""
     origin: np.ndarray
@@ -38,6 +35,64 @@ class CaseRow:
     """float64 (3,): from a voxel to the next, mm, (z, y, x)."""
     middle: np.ndarray
     """float64 (3,): RAS position of the middle of the uncropped image, mm, (z, y, x); NaN: not known."""
+
+
+FACTS: tuple[tuple[Any, ...], ...] = (
+    ("source", "<i4"),
+    ("shape", "<i4", 3),
+    ("origin", "<f8", 3),
+    ("steps", "<f8", 3),
+    ("middle", "<f8", 3),
+    ("end", "<i8"),
+)
+"""Fields of a row; the channels follow, as many as the best-equipped case has."""
+
+
+@dataclass
+class _Gathered:
+    """Facts on the cases so far, on their way into arrays."""
+
+    facts: list[tuple[Any, ...]] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
+    channels: list[list[int]] = field(default_factory=list)
+    measured: list[np.ndarray | None] = field(default_factory=list)
+    end: int = 0
+
+    def add(self, source: int, case: str, info: CaseInfoLike, channels: list[int]) -> None:
+        """Take a case of dataset ``source`` whose images are at ``channels`` of its store."""
+        affine, name = info.affine, case.encode()
+        self.end += len(name)
+        self.names.append(name)
+        self.channels.append(channels)
+        self.measured.append(info.ranges)
+        origin = (affine[2][3], affine[1][3], affine[0][3])
+        steps = (affine[2][2], affine[1][1], affine[0][0])
+        middle = (np.nan,) * 3 if info.middle is None else tuple(info.middle[::-1])
+        self.facts.append((source, info.shape, origin, steps, middle, self.end))
+
+    def rows(self) -> np.ndarray:
+        """``CaseTable.rows``."""
+        width = max((len(c) for c in self.channels), default=1)
+        rows = np.zeros(len(self.facts), np.dtype([*FACTS, ("channels", "<i2", (width,))]))
+        given = np.array(self.facts, np.dtype(list(FACTS)))
+        for name, *_ in FACTS:
+            rows[name] = given[name]
+        if self.facts:
+            rows["channels"] = [c + [-1] * (width - len(c)) for c in self.channels]
+        return rows
+
+    def text(self) -> np.ndarray:
+        """``CaseTable.names``."""
+        return np.frombuffer(b"".join(self.names), np.uint8)
+
+    def ranges(self) -> np.ndarray:
+        """``CaseTable.ranges``, where preprocessing measured them."""
+        most = max((max(c) + 1 for c in self.channels), default=1)
+        ranges = np.full((len(self.facts), most, 2), np.nan)
+        for row, known in zip(ranges, self.measured, strict=True):
+            if known is not None:
+                row[: len(known)] = known[:most]
+        return ranges
 
 
 @dataclass
@@ -64,13 +119,9 @@ class CaseTable:
     @classmethod
     def of(cls, sources: Sequence[PretrainSource]) -> CaseTable:
         """Look at every case once; no voxels are read. The stores may forget their own indices afterwards."""
-        records: list[tuple[Any, ...]] = []
-        names: list[bytes] = []
-        channels: list[list[int]] = []
+        gathered = _Gathered()
         patients: list[list[str]] = []
         left_out: list[list[str]] = []
-        measured: list[np.ndarray | None] = []
-        end = 0
         for number, source in enumerate(sources):
             order = {modality: channel for channel, modality in enumerate(source.store.modalities)}
             own: list[str] = []
@@ -79,50 +130,12 @@ class CaseTable:
                 info = source.store.info(case)
                 if info.patient in source.excluded:
                     out.add(info.patient)
-                    continue
-                if not info.present or case in source.duplicates:
-                    continue
-                affine = info.affine
-                name = case.encode()
-                end += len(name)
-                names.append(name)
-                own.append(info.patient)
-                measured.append(info.ranges)
-                channels.append([order[modality] for modality in info.present])
-                records.append(
-                    (
-                        number,
-                        info.shape,
-                        (affine[2][3], affine[1][3], affine[0][3]),
-                        (affine[2][2], affine[1][1], affine[0][0]),
-                        (np.nan,) * 3 if info.middle is None else tuple(info.middle[::-1]),
-                        end,
-                    )
-                )
+                elif info.present and case not in source.duplicates:
+                    own.append(info.patient)
+                    gathered.add(number, case, info, [order[modality] for modality in info.present])
             patients.append(own)
             left_out.append(sorted(out))
-        width = max((len(c) for c in channels), default=1)
-        most = max((max(c) + 1 for c in channels), default=1)
-        facts = [
-            ("source", "<i4"),
-            ("shape", "<i4", 3),
-            ("origin", "<f8", 3),
-            ("steps", "<f8", 3),
-            ("middle", "<f8", 3),
-            ("end", "<i8"),
-        ]
-        rows = np.zeros(len(records), np.dtype([*facts, ("channels", "<i2", (width,))]))
-        given = np.array(records, np.dtype(facts)) if records else np.zeros(0, np.dtype(facts))
-        for name_, *_ in facts:
-            rows[name_] = given[name_]
-        if records:
-            rows["channels"] = [c + [-1] * (width - len(c)) for c in channels]
-        text = np.frombuffer(b"".join(names), np.uint8)
-        ranges = np.full((len(rows), most, 2), np.nan)
-        for row, known in zip(ranges, measured, strict=True):
-            if known is not None:
-                row[: len(known)] = known[:most]
-        return cls(rows, text, ranges, None, patients, left_out)
+        return cls(gathered.rows(), gathered.text(), gathered.ranges(), None, patients, left_out)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -152,17 +165,9 @@ class CaseTable:
         Raises:
             InputError: if the folder cannot be written to.
         """
-        try:
-            for file, array in ((CASES_FILE, self.rows), (NAMES_FILE, self.names), (RANGES_FILE, self.ranges)):
-                with atomic_path(folder / file) as temporary:
-                    np.save(temporary, array)
-        except OSError as error:
-            raise InputError(
-                folder,
-                found=f"the index of the cases cannot be written ({error})",
-                expected=f"{(self.rows.nbytes + self.names.nbytes + self.ranges.nbytes) / 1e6:.1f} MB of room",
-                fix="Free some space, or use --loaders 0.",
-            ) from error
+        for file, array in ((CASES_FILE, self.rows), (NAMES_FILE, self.names), (RANGES_FILE, self.ranges)):
+            with atomic_path(folder / file) as temporary:
+                np.save(temporary, array)
         return _opened(folder)
 
     def remove_files(self) -> None:

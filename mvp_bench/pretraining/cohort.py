@@ -17,7 +17,7 @@ from mvp_bench.datasets.schema import Card, Fold
 from mvp_bench.errors import InputError
 from mvp_bench.planning.plan import Planned, plan_dataset, preprocess_for_pretraining
 from mvp_bench.pretraining.duplicates import without_duplicates
-from mvp_bench.pretraining.sampling import PretrainSource
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.progress import log
 from mvp_bench.registry import ENCODERS
 from mvp_bench.workspace import Workspace

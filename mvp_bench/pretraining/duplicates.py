@@ -26,7 +26,7 @@ import numpy as np
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import run_all
 from mvp_bench.planning.store import INDEX
-from mvp_bench.pretraining.sampling import PretrainSource, Size, StoreLike
+from mvp_bench.pretraining.source import PretrainSource, Size, StoreLike
 from mvp_bench.progress import log
 from mvp_bench.sealed import read_sealed, write_sealed
 

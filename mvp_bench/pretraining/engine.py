@@ -50,7 +50,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """What the loop leaves behind, beside the trained method."""
 
     wall_time_s: float
@@ -122,7 +122,7 @@ class Engine:
         """What is to be kept: the method with its last, or its averaged, weights."""
         return self.average.module if self.average is not None else self.method
 
-    def train(self) -> Outcome:
+    def train(self) -> TrainingOutcome:
         """Run to the end, from the last checkpoint where there is one.
 
         Raises:
@@ -149,7 +149,7 @@ class Engine:
                     book.add(self.step, self._pictures(batch))
                 if first and (last or self.step % config.checkpoint_every == 0):
                     self.save()
-        return Outcome(self.elapsed, self.log.rows[-1] if self.log.rows else {})
+        return TrainingOutcome(self.elapsed, self.log.rows[-1] if self.log.rows else {})
 
     def durations(self, steps: int) -> list[float]:
         """Seconds of each of the last ``steps`` steps of the schedule (where every loss is on), which are made for the

@@ -40,13 +40,13 @@ class Estimate:
     step_s: float
     """Median of the timed steps."""
     save_s: float
-    """Of one checkpoint."""
+    """Seconds that writing a checkpoint takes."""
     saves: int
     checkpoint_bytes: int
     memory_mb: float
-    """Of the training process at its peak: on the GPU where it computes there, else in main memory."""
+    """Peak of the training process: on the GPU where it computes there, else in main memory."""
     workers_mb: float
-    """Of all processes that read patches, at most."""
+    """Most that all processes that read patches take together."""
     cases_bytes: int
     """Preprocessed cases, which are on disk already."""
     free_bytes: int
@@ -55,7 +55,7 @@ class Estimate:
 
     @property
     def hours(self) -> float:
-        """Of the whole run."""
+        """Hours that the whole run takes."""
         return (self.steps * self.step_s + self.saves * self.save_s) / 3600
 
     @property
@@ -64,7 +64,7 @@ class Estimate:
         return 2 * self.checkpoint_bytes
 
     def text(self) -> str:
-        """For the terminal."""
+        """The estimate as lines for the terminal."""
         lines = [
             f"time: {self.hours:.3g} h for {self.steps} steps of {self.step_s:.3g} s on {self.device}, "
             f"and {self.saves} checkpoints of {self.save_s:.2g} s",

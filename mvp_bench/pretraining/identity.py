@@ -8,7 +8,7 @@ from typing import Any
 
 from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
 from mvp_bench.identity import counted, key_of
-from mvp_bench.pretraining.sampling import PretrainSource
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.registry import ENCODERS
 from mvp_bench.training.machine import resolved_runtime
 

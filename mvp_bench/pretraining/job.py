@@ -13,7 +13,7 @@ from mvp_bench.identity import SHORT
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.identity import recipe_key, run_identity, run_key
 from mvp_bench.pretraining.run import pretrain
-from mvp_bench.pretraining.sampling import PretrainSource
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.workspace import Workspace
 
 

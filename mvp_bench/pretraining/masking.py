@@ -29,7 +29,7 @@ def kept_blocks(blocks: int, ratio: float) -> int:
 
 
 def draw_kept(batch: int, grid: Sequence[int], kept: int, generator: torch.Generator) -> torch.Tensor:
-    """For every sample its own uniformly random set of exactly ``kept`` blocks: bool (batch, *grid), on the CPU."""
+    """Exactly ``kept`` blocks per sample, a uniformly random set of its own: bool (batch, *grid), on the CPU."""
     blocks = math.prod(grid)
     order = torch.rand(batch, blocks, generator=generator).argsort(dim=1)
     mask = torch.zeros(batch, blocks, dtype=torch.bool)

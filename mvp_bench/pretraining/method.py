@@ -26,7 +26,8 @@ from mvp_bench.config.check import check
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.census import Census
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.registry import ENCODERS, METHODS, unknown_name
 
 OptionsT = TypeVar("OptionsT")
@@ -44,7 +45,7 @@ class Declaration:
     transferred: str
     """Which part of the network fine-tuning gets."""
     deviations: tuple[str, ...]
-    """From the original."""
+    """Deviations from the original."""
     views: str
     """What the network is shown of a patch."""
     heads: str
@@ -92,7 +93,7 @@ class Context:
     def of(
         cls, census: Census, encoder: EncoderSpec, patch: Size, batch_size: int, steps: int, world: int = 1
     ) -> Context:
-        """For a run on the cases of a census."""
+        """The context of a run on the cases of a census."""
         return cls(
             encoder=encoder,
             patch=patch,

@@ -28,44 +28,16 @@ def model_card(
 
     Args:
         record: the run.
-        declaration: of its method.
+        declaration: its method's.
         rows: lines of log.csv.
-        leaks: of each task's test patients, by task and fold.
+        leaks: how many of each task's test patients were seen, by task and fold.
     """
-    patients = sum(len(d.patients) for d in record.data)
-    cases = sum(len(d.cases) for d in record.data)
-    spacing = " x ".join(f"{s:g}" for s in record.spacing)
-    patch = " x ".join(map(str, record.patch_size))
     sections = [
         f"# {record.encoder}, pre-trained with {declaration.title}",
-        f"An encoder for brain MRI with one input channel, trained on {cases} cases of {patients} patients "
-        f"({record.source} data; modalities {', '.join(record.modalities)}). Arrays are ({record.axis_order[0]}, "
-        f"{record.axis_order[1]}, {record.axis_order[2]}) of {record.orientation}+ images at {spacing} mm, "
-        f"patch {patch} voxels, intensities {record.intensity}.",
-        "## Data",
-        _table(
-            ["dataset", "source", "patients", "cases", "patients left out", "near-duplicate cases left out", "licence"],
-            [
-                [
-                    d.dataset,
-                    d.source,
-                    len(d.patients),
-                    len(d.cases),
-                    len(d.excluded_patients),
-                    len(d.duplicates),
-                    d.licence or "not stated",
-                ]
-                for d in record.data
-            ],
-        ),
-        "Patients left out are test patients of the tasks, or were excluded by the user; encoder.json lists them, "
-        "the near-duplicates with the cases they resemble, and every patient seen.",
+        _summary(record),
+        *_data(record),
         *_leaks(leaks),
-        "## Method",
-        f"{declaration.citation} ({declaration.licence_note})",
-        f"Views: {declaration.views}. Heads: {declaration.heads}. Transferred: {declaration.transferred}. "
-        f"Several modalities of a case: {MODALITY_USE[declaration.modalities]}.",
-        "Deviations from the original:\n\n" + "\n".join(f"- {d}" for d in declaration.deviations),
+        *_method(declaration),
         "## Losses",
         "Each loss stands beside what its trivial solution (a constant prediction, equal features) gets.",
         _curves(rows),
@@ -73,13 +45,63 @@ def model_card(
         f"{record.cost.wall_time_s:.0f} s on {record.cost.device} in {record.cost.precision}, "
         f"{record.cost.peak_memory_mb:.0f} MB at peak, {record.cost.parameters:,} trained parameters, "
         f"{record.cost.voxels_seen:,} voxels seen.",
-        "## Configuration",
-        f"Profile {record.profile}, seed {record.seed}, hash {record.config_hash[:12]}; "
-        + ", ".join(f"{name} {version}" for name, version in record.versions.items())
-        + ".",
-        "```json\n" + json.dumps(record.config, indent=1) + "\n```",
+        *_configuration(record),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _summary(record: EncoderRecord) -> str:
+    patients = sum(len(d.patients) for d in record.data)
+    cases = sum(len(d.cases) for d in record.data)
+    spacing = " x ".join(f"{s:g}" for s in record.spacing)
+    patch = " x ".join(map(str, record.patch_size))
+    return (
+        f"An encoder for brain MRI with one input channel, trained on {cases} cases of {patients} patients "
+        f"({record.source} data; modalities {', '.join(record.modalities)}). Arrays are ({record.axis_order[0]}, "
+        f"{record.axis_order[1]}, {record.axis_order[2]}) of {record.orientation}+ images at {spacing} mm, "
+        f"patch {patch} voxels, intensities {record.intensity}."
+    )
+
+
+def _data(record: EncoderRecord) -> list[str]:
+    header = ["dataset", "source", "patients", "cases", "patients left out", "near-duplicate cases left out", "licence"]
+    rows = [
+        [
+            d.dataset,
+            d.source,
+            len(d.patients),
+            len(d.cases),
+            len(d.excluded_patients),
+            len(d.duplicates),
+            d.licence or "not stated",
+        ]
+        for d in record.data
+    ]
+    return [
+        "## Data",
+        _table(header, rows),
+        "Patients left out are test patients of the tasks, or were excluded by the user; encoder.json lists them, "
+        "the near-duplicates with the cases they resemble, and every patient seen.",
+    ]
+
+
+def _method(declaration: Declaration) -> list[str]:
+    return [
+        "## Method",
+        f"{declaration.citation} ({declaration.licence_note})",
+        f"Views: {declaration.views}. Heads: {declaration.heads}. Transferred: {declaration.transferred}. "
+        f"Several modalities of a case: {MODALITY_USE[declaration.modalities]}.",
+        "Deviations from the original:\n\n" + "\n".join(f"- {d}" for d in declaration.deviations),
+    ]
+
+
+def _configuration(record: EncoderRecord) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    return [
+        "## Configuration",
+        f"Profile {record.profile}, seed {record.seed}, hash {record.config_hash[:12]}; {versions}.",
+        "```json\n" + json.dumps(record.config, indent=1) + "\n```",
+    ]
 
 
 def _leaks(leaks: Sequence[Leak]) -> list[str]:

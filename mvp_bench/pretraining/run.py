@@ -25,11 +25,12 @@ from mvp_bench.models.weights import save_encoder
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import Census, take_census
-from mvp_bench.pretraining.engine import Engine, Outcome
+from mvp_bench.pretraining.engine import Engine, TrainingOutcome
 from mvp_bench.pretraining.identity import run_identity, run_key
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.model_card import model_card
-from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
+from mvp_bench.pretraining.sampling import PatchSampler
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.pretraining.tensorboard import require_tensorboard
 from mvp_bench.progress import log
 from mvp_bench.registry import ENCODERS, METHODS
@@ -170,7 +171,7 @@ def _finished(out_dir: Path, identity: Identity) -> EncoderRecord | None:
 
 def _write(
     engine: Engine,
-    outcome: Outcome,
+    outcome: TrainingOutcome,
     census: Census,
     identity: Identity,
     profile: str,

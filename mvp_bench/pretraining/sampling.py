@@ -6,9 +6,9 @@ through in a new random order per pass; of the case at hand ``slots`` modalities
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,67 +18,9 @@ from mvp_bench.errors import InputError
 from mvp_bench.parallel import worker_died
 from mvp_bench.planning.store import RANGE_PERCENTILES
 from mvp_bench.pretraining.case_table import CaseRow, CaseTable
+from mvp_bench.pretraining.source import PretrainSource, Size
 
-Size = tuple[int, int, int]
 Intensity = Literal["zscore", "unit"]
-
-
-class CaseInfoLike(Protocol):
-    """Facts on a preprocessed case that sampling needs (``mvp_bench.planning.store.CaseInfo`` has them)."""
-
-    @property
-    def patient(self) -> str: ...
-    @property
-    def present(self) -> tuple[str, ...]: ...
-    @property
-    def shape(self) -> Size: ...
-    @property
-    def affine(self) -> np.ndarray: ...
-    @property
-    def middle(self) -> np.ndarray | None: ...
-    @property
-    def ranges(self) -> np.ndarray | None: ...
-
-
-class StoreLike(Protocol):
-    """Preprocessed cases that can be read by patch (``mvp_bench.planning.store.CaseStore`` can)."""
-
-    @property
-    def spacing(self) -> tuple[float, float, float]: ...
-    @property
-    def modalities(self) -> list[str]: ...
-    @property
-    def cases(self) -> list[str]: ...
-    def info(self, case: str) -> CaseInfoLike: ...
-    def read(self, case: str, channels: Sequence[int], start: Size, size: Size) -> np.ndarray: ...
-    def forget(self) -> None:
-        """Free what is remembered of the cases; it is read again when asked for. ``read`` needs none of it."""
-
-
-@dataclass(frozen=True)
-class PretrainSource:
-    """One dataset to pre-train on."""
-
-    dataset: str
-    """DatasetNNN_Name."""
-    store: StoreLike
-    source: Literal["real", "phantom"]
-    excluded: frozenset[str] = frozenset()
-    """Patients that must not be seen (test patients of the tasks)."""
-    licence: str = ""
-    data_hash: str = ""
-    """Of the preprocessed cases; part of the run's identity."""
-    duplicates: Mapping[str, str] = field(default_factory=dict)
-    """Cases to leave out -> the case that each resembles (see ``pretraining.duplicates``)."""
-
-    def included(self) -> list[str]:
-        """Cases whose patient is not excluded, that have an image and are no duplicates, in the store's order."""
-        cases = []
-        for case in self.store.cases:
-            info = self.store.info(case)
-            if info.patient not in self.excluded and info.present and case not in self.duplicates:
-                cases.append(case)
-        return cases
 
 
 @dataclass(frozen=True)
@@ -95,7 +37,7 @@ class SamplingSpec:
     """``zscore``: as stored, background 0. ``unit``: per image, percentiles of the brain to 0 and 1, clipped,
     background 0."""
     percentiles: tuple[float, float] = RANGE_PERCENTILES
-    """For ``unit``: those that preprocessing stored, unless a store knows none."""
+    """Percentiles for ``unit``: those that preprocessing stored, unless a store knows none."""
     centre: Literal["brain", "volume"] = "brain"
     """What ``Batch.centre_offset`` is relative to: the middle of the stored volume, which is cropped to the brain, or
     that of the image before it was cropped."""
@@ -151,7 +93,7 @@ class Batch:
         return replace(self, **tensors, cases=[self.cases[i] for i in order])
 
     def pin_memory(self) -> Batch:
-        """With images and modalities in page-locked memory, from which a GPU copies in the background."""
+        """The batch with images and modalities in page-locked memory, from which a GPU copies in the background."""
         return replace(self, images=self.images.pin_memory(), modality=self.modality.pin_memory())
 
 

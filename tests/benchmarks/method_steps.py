@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from mvp_bench.config.groups import RuntimeConfig
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.run import take_census
-from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource, Size
+from mvp_bench.pretraining.sampling import PatchSampler
+from mvp_bench.pretraining.source import PretrainSource, Size
 from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.training.runtime import Runtime
 from tests.pretraining.fake_store import brains

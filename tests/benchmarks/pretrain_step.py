@@ -33,7 +33,8 @@ from mvp_bench.planning.store import CaseStore
 from mvp_bench.pretraining.case_table import CaseTable
 from mvp_bench.pretraining.census import take_census
 from mvp_bench.pretraining.run import assembled
-from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource, SamplingSpec
+from mvp_bench.pretraining.sampling import PatchSampler, SamplingSpec
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.pretraining.training_log import TrainingLog
 from mvp_bench.training.runtime import Runtime
 

@@ -24,7 +24,8 @@ from mvp_bench.parallel import Inline
 from mvp_bench.planning.plan import plan_dataset
 from mvp_bench.pretraining.census import take_census
 from mvp_bench.pretraining.method import Context, resolve_options
-from mvp_bench.pretraining.sampling import PatchSampler, PretrainSource
+from mvp_bench.pretraining.sampling import PatchSampler
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
 from mvp_bench.workspace import Workspace
 from tests.models.test_plain import network_of

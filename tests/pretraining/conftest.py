@@ -14,7 +14,8 @@ from mvp_bench.config.groups import Precision, PretrainConfig, RuntimeConfig
 from mvp_bench.models.record import EncoderRecord
 from mvp_bench.pretraining.method import Context, Method, resolve_options
 from mvp_bench.pretraining.run import pretrain, take_census
-from mvp_bench.pretraining.sampling import Batch, PatchSampler, PretrainSource
+from mvp_bench.pretraining.sampling import Batch, PatchSampler
+from mvp_bench.pretraining.source import PretrainSource
 from mvp_bench.registry import ENCODERS, METHODS
 from tests.pretraining.fake_store import FakeStore, brains
 
@@ -54,11 +55,13 @@ def run(tmp_path: Path) -> Callable[..., EncoderRecord]:
         options: Any = None,
         seed: int = 0,
         precision: Precision = "fp32",
+        data_hash: str = "",
         **changes: Any,
     ) -> EncoderRecord:
         store = store or brains(3, MODALITIES)
         config, runtime = replace(SMALL, **changes), replace(EXACT, precision=precision)
-        return pretrain([source(store)], config, options, "resenc-smoke", runtime, seed, "smoke", tmp_path / name)
+        data = source(store, data_hash=data_hash)
+        return pretrain([data], config, options, "resenc-smoke", runtime, seed, "smoke", tmp_path / name)
 
     return call
 

@@ -124,7 +124,7 @@ def test_a_disk_without_room_for_the_index(tmp_path: Path, monkeypatch: pytest.M
 
     table = CaseTable.of([source(EndlessStore(10))])  # type: ignore[arg-type]
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(InputError, match=r"No space left.*--loaders 0"):
+    with pytest.raises(InputError, match=r"cases\.npy: .*No space left.*--root"):
         table.moved_to(tmp_path / "index")
 
 

@@ -202,7 +202,7 @@ def test_another_configuration_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pretrain.learning_rate 0.001, now 0.002"):
         run(options=BrainMvpOptions(), learning_rate=2e-3)
     with pytest.raises(InputError, match=r"data.Dataset521_Fake"):
-        run(options=BrainMvpOptions(), store=brains(4, MODALITIES))
+        run(options=BrainMvpOptions(), data_hash="another")
 
 
 def test_corrupt_checkpoint(run: Run, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from mvp_bench.pretraining.parts.modalities import (
     slot_error,
     visible_tokens,
 )
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.registry import METHODS
 
 CANDIDATES = 16
@@ -50,7 +51,7 @@ class BmMaeOptions:
     """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
-class Draws(NamedTuple):
+class BmMaeDraws(NamedTuple):
     """What is random in the masks of n cases, K slots of N blocks each; on the CPU."""
 
     gamma: torch.Tensor
@@ -66,7 +67,7 @@ def shares(gamma: torch.Tensor, present: torch.Tensor, cap: torch.Tensor) -> tor
     moved towards equal shares until it does.
 
     Args:
-        gamma: float64 (n, candidates, K), see :class:`Draws`.
+        gamma: float64 (n, candidates, K), see :class:`BmMaeDraws`.
         present: bool (n, K).
         cap: float64 (n,), at least 1 / number of present slots.
     """
@@ -101,8 +102,8 @@ def visible_counts(share: torch.Tensor, present: torch.Tensor, visible: torch.Te
 
 @METHODS.register("bmmae", summary="BM-MAE: visible blocks shared out to the modalities by a Dirichlet draw")
 class BmMae(Method[BmMaeOptions]):
-    """Of a case's (modality, block) tokens 25 % stay visible, shared out to its modalities by a Dirichlet(1) draw; the
-    hidden ones of every modality are rebuilt from what is visible in any.
+    """A quarter of a case's (modality, block) tokens stays visible, shared out to its modalities by a Dirichlet(1)
+    draw; the hidden ones of every modality are rebuilt from what is visible in any.
 
     Loss: per case, the sum over its modalities of the mean squared error on hidden voxels / their number (Robinet et
     al., arXiv 2505.00568). A modality without a hidden token adds 0; one without a visible token does not enter the
@@ -164,11 +165,11 @@ class BmMae(Method[BmMaeOptions]):
         blocks = math.prod(self.grid)
         # torch has no gamma distribution that draws from a generator of one's own.
         rng = np.random.default_rng(int(torch.randint(torch.iinfo(torch.int64).max, (1,), generator=generator)))
-        drawn = Draws(
+        drawn = BmMaeDraws(
             torch.from_numpy(rng.standard_gamma(self.options.alpha, (size, CANDIDATES, slots))),
             torch.rand(size, slots, blocks, generator=generator),
         )
-        own = Draws(*(batch.shard.own(rows) for rows in drawn))
+        own = BmMaeDraws(*(batch.shard.own(rows) for rows in drawn))
         present = distinct(batch.modality.cpu())
         visible = visible_tokens(present, blocks, self.options.mask_ratio)
         counts = visible_counts(shares(own.gamma, present, blocks / visible.double()), present, visible, blocks)

@@ -21,7 +21,8 @@ from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.contrastive import cosines
 from mvp_bench.pretraining.parts.heads import Projector, pooled, pooled_features
 from mvp_bench.pretraining.reconstruction import constant_l1, masked_l1
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.intensity import gaussian_noise
 from mvp_bench.registry import METHODS
 

@@ -28,7 +28,8 @@ from mvp_bench.pretraining.parts.modalities import (
     slot_error,
     visible_tokens,
 )
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.registry import METHODS
 
 LAST = 2.0
@@ -62,7 +63,7 @@ class M3aeOptions:
     """Intensities fed in. zscore: z-scores as preprocessed; unit: percentiles 5 to 95 of the brain mapped to 0 to 1."""
 
 
-class Draws(NamedTuple):
+class M3aeDraws(NamedTuple):
     """What is random in the masks of n cases, K slots of N blocks each; uniform in [0, 1), on the CPU."""
 
     number: torch.Tensor
@@ -73,7 +74,7 @@ class Draws(NamedTuple):
     """(n, K, N): which tokens come first."""
 
 
-def kept_tokens(draws: Draws, present: torch.Tensor, visible: torch.Tensor, most_dropped: int) -> torch.Tensor:
+def kept_tokens(draws: M3aeDraws, present: torch.Tensor, visible: torch.Tensor, most_dropped: int) -> torch.Tensor:
     """Visible tokens, bool (n, K, N): whole modalities are dropped first, their number uniform from 0 to
     ``most_dropped``, or to all but one; of the others' tokens exactly ``visible`` are kept, each set being as likely.
 
@@ -99,8 +100,8 @@ def image_norm(volumes: torch.Tensor) -> torch.Tensor:
 
 @METHODS.register("m3ae", summary="M3AE: blocks and whole modalities are hidden behind a learnable image and rebuilt")
 class M3ae(Method[M3aeOptions]):
-    """Of a case's (modality, block) tokens 87.5 % are hidden, up to three whole modalities among them, and replaced by
-    the modality's learnable image at the same place; every modality is rebuilt everywhere.
+    """Seven eighths of a case's (modality, block) tokens are hidden, up to three whole modalities among them, and
+    replaced by the modality's learnable image at the same place; every modality is rebuilt everywhere.
 
     Loss: mean squared error over all voxels and modalities + 0.005 ||L - mean(L)||_F (Liu et al., AAAI 2023). Here the
     single-channel encoder sees the modalities one by one; the mean of their deepest maps is decoded without skips. A
@@ -185,14 +186,14 @@ class M3ae(Method[M3aeOptions]):
         size, slots = batch.modality.shape
         size *= batch.shard.world
         blocks = math.prod(self.grid)
-        drawn = Draws(
+        drawn = M3aeDraws(
             torch.rand(size, generator=generator),
             torch.rand(size, slots, generator=generator),
             torch.rand(size, slots, blocks, generator=generator),
         )
         present = distinct(batch.modality.cpu())
         visible = visible_tokens(present, blocks, self.options.mask_ratio)
-        own = Draws(*(batch.shard.own(rows) for rows in drawn))
+        own = M3aeDraws(*(batch.shard.own(rows) for rows in drawn))
         return kept_tokens(own, present, visible, self.options.most_dropped).unflatten(2, self.grid)
 
     def views(self, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:

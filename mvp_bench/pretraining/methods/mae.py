@@ -18,7 +18,8 @@ from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining import masking
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.reconstruction import constant_mse, masked_mse
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views import geometry
 from mvp_bench.pretraining.views.drawn import Drawn
 from mvp_bench.registry import METHODS
@@ -52,7 +53,7 @@ class MaeOptions:
 
 
 @dataclass(frozen=True)
-class Placement(Drawn):
+class PatchPlacement(Drawn):
     """How each patch is mirrored, rotated and scaled."""
 
     flips: torch.Tensor
@@ -63,7 +64,7 @@ class Placement(Drawn):
     """bool (n,): rotated or scaled at all; the others are not resampled."""
 
 
-def draw_placement(n: int, patch: Sequence[int], options: MaeOptions, generator: torch.Generator) -> Placement:
+def draw_placement(n: int, patch: Sequence[int], options: MaeOptions, generator: torch.Generator) -> PatchPlacement:
     """Mirroring, rotation and scaling of ``n`` patches, each with its own chance."""
     flips = geometry.draw_flips(n, options.flip, generator)
     rotated = torch.rand(n, generator=generator) < options.rotation_probability
@@ -75,10 +76,10 @@ def draw_placement(n: int, patch: Sequence[int], options: MaeOptions, generator:
     theta = geometry.affine_matrices(
         angles * rotated[:, None], torch.where(scaled[:, None], factor, 1.0).expand(n, 3), none, none, patch
     )
-    return Placement(flips, theta, rotated | scaled)
+    return PatchPlacement(flips, theta, rotated | scaled)
 
 
-def placed(images: torch.Tensor, placement: Placement) -> torch.Tensor:
+def placed(images: torch.Tensor, placement: PatchPlacement) -> torch.Tensor:
     """The images (B, 1, z, y, x) mirrored, rotated and scaled; 0 where they are looked past."""
     images = geometry.flip(images, placement.flips)
     rows = placement.moved.nonzero().flatten()

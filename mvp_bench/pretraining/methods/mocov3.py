@@ -17,7 +17,8 @@ from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.contrastive import case_numbers, cosines, normalised
 from mvp_bench.pretraining.parts.heads import Projector, pooled, pooled_features
 from mvp_bench.pretraining.parts.momentum import Teacher, cosine_momentum
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.intensity import gaussian_noise
 from mvp_bench.pretraining.views.looks import draw_looks, show
 from mvp_bench.registry import METHODS

@@ -12,7 +12,8 @@ from mvp_bench.models.decoders import unet_decoder
 from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.corruption import Probabilities, corrupt, draw_corruption, restoration
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.geometry import flip
 from mvp_bench.registry import METHODS
 

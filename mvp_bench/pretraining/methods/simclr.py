@@ -17,7 +17,8 @@ from mvp_bench.pretraining.distributed import rows_of_all
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.contrastive import case_numbers, nt_xent, trivial_nt_xent
 from mvp_bench.pretraining.parts.heads import Projector, pooled, pooled_features
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.geometry import Crops, draw_flips, draw_turns, plane_of_turns, turn
 from mvp_bench.pretraining.views.intensity import draw_gains, draw_gammas, gaussian_noise
 from mvp_bench.pretraining.views.looks import Looks, show

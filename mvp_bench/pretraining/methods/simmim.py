@@ -17,11 +17,12 @@ from mvp_bench.models.weights import stem_name
 from mvp_bench.pretraining import masking
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.reconstruction import constant_l1, masked_l1
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.registry import METHODS
 
 TOKEN_STD = 0.02
-"""Of the token's first values, drawn from a normal distribution cut off at two standard deviations."""
+"""Standard deviation of the token's first values, which are normal, cut off at twice that."""
 
 
 @dataclass(frozen=True)

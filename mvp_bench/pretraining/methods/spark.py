@@ -21,11 +21,12 @@ from mvp_bench.pretraining import masking
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.sparse import dense_layers, masked_norm, sparsify, visible_sites
 from mvp_bench.pretraining.reconstruction import constant_mse, masked_mse
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.registry import METHODS
 
 TOKEN_STD = 0.02
-"""Of the tokens' first values, drawn from a normal distribution cut off at two standard deviations."""
+"""Standard deviation of the tokens' first values, which are normal, cut off at twice that."""
 BLOCK_EPS = 1e-6
 """Added to a block's variance before the root; a block of background alone becomes 0."""
 LEAST_VISIBLE = 2

@@ -18,7 +18,8 @@ from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.contrastive import case_numbers, nt_xent, trivial_nt_xent
 from mvp_bench.pretraining.parts.heads import Projector, pooled, pooled_features
 from mvp_bench.pretraining.parts.partners import next_of_step
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.boxes import MOST_BOXES, Boxes, draw_boxes, edge_range, last_box
 from mvp_bench.pretraining.views.drawn import Drawn
 from mvp_bench.pretraining.views.geometry import draw_turns, plane_of_turns, turn
@@ -82,7 +83,7 @@ class Cuts(Drawn):
     """(n, 1, *patch), standard normal."""
 
 
-class Views(NamedTuple):
+class SwinViews(NamedTuple):
     """Two views of every sample, one below the other: (2 B, 1, z, y, x)."""
 
     cut: torch.Tensor
@@ -239,7 +240,7 @@ class SwinSsl(Method[SwinSslOptions]):
             "reconstruction": LossTerm(rebuilt, options.weight_reconstruction, constant_absolute_error(views.target)),
         }
 
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+    def views(self, batch: Batch, generator: torch.Generator) -> SwinViews:
         """Both views of every sample. What is cut in is the next sample of the step, in the same view."""
         image, shard = batch.images[:, :1], batch.shard
         cuts = draw_cuts(2 * len(image) * shard.world, self.context.patch, self.options, generator)
@@ -249,7 +250,7 @@ class SwinSsl(Method[SwinSslOptions]):
             cut.append(cut_out(turned, next_of_step(turned, shard), view, self.options))
             target.append(turned)
             turns.append(view.turns.to(image.device))
-        return Views(torch.cat(cut), torch.cat(target), torch.cat(turns))
+        return SwinViews(torch.cat(cut), torch.cat(target), torch.cat(turns))
 
     def pictures(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, dict[str, torch.Tensor]]:
         views = self.views(batch, generator)

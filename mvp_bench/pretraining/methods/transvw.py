@@ -20,7 +20,8 @@ from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.corruption import Probabilities, corrupt, draw_one_corruption, restoration
 from mvp_bench.pretraining.parts.heads import pooled, pooled_features
 from mvp_bench.pretraining.parts.visual_words import draw_placement, place_crops, spread_places
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.geometry import cut, displacement_of, draw_control_points, warp
 from mvp_bench.registry import METHODS
 

@@ -27,7 +27,8 @@ from mvp_bench.pretraining.parts.volume_contrast import (
     position_loss,
     tiles,
 )
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.geometry import Crops, cut, draw_flips, draw_turns, flip, plane_of_turns, turn
 from mvp_bench.pretraining.views.intensity import apply_gains, draw_gains
 from mvp_bench.registry import METHODS

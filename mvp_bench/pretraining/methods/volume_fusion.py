@@ -13,7 +13,8 @@ from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.distributed import rows_of_all
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.partners import Pair, draw_pair
-from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, Intensity, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.boxes import MOST_BOXES, Boxes, draw_boxes, last_box
 from mvp_bench.pretraining.views.drawn import Drawn
 from mvp_bench.registry import METHODS

@@ -32,16 +32,16 @@ class Probabilities:
     shuffle: Share = 0.5
     curve: Share = 0.9
     decreasing: Share = 0.5
-    """Of the curves, how many decrease."""
+    """Share of decreasing curves among all."""
     paint: Share = 0.9
     outer: Share = 0.8
-    """Of the painted samples, how many are out-painted; the others are in-painted."""
+    """Share of the painted samples that are out-painted; the others are in-painted."""
     shuffle_edge: Share = 0.1
     """No probability: longest edge of a cell that is shuffled, as a part of the patch's (two voxels at least)."""
     boxes: Few = MOST_BOXES
     """No probability: most boxes that are in-painted."""
     again: Share = AGAIN
-    """Of each further box of them."""
+    """Probability of each further box of them."""
     box_edges: Shares = INNER_EDGES
     """No probabilities: their shortest and longest edge as parts of the patch's."""
 

@@ -22,7 +22,7 @@ class Pair(NamedTuple):
 
 
 def next_of_step(rows: torch.Tensor, shard: Shard) -> torch.Tensor:
-    """For each of a process's rows i, row i + 1 of the whole step; after the last comes the first.
+    """Row i + 1 of the whole step for each of a process's rows i; after the last comes the first.
 
     The processes exchange their first rows only.
 

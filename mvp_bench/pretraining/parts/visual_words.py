@@ -16,9 +16,9 @@ from mvp_bench.pretraining.views.drawn import Drawn
 from mvp_bench.pretraining.views.geometry import Crops
 
 POINTS = 64
-"""Per word, from which the words' places are found."""
+"""Points per word from which the words' places are found."""
 ROUNDS = 30
-"""Of k-means."""
+"""Rounds of k-means."""
 SLACK = 1e-9
 """Part of a patch's edge by which a place may be out of reach: rounding."""
 
@@ -49,7 +49,7 @@ def spread_places(number: int, reach: Sequence[float], axes: Sequence[float], pa
 
 
 @dataclass(frozen=True)
-class Placement(Drawn):
+class CropPlacement(Drawn):
     """How each of n crops is placed."""
 
     edge: torch.Tensor
@@ -62,11 +62,11 @@ class Placement(Drawn):
 
 def draw_placement(
     n: int, places: int, crop: tuple[float, float], jitter: float, generator: torch.Generator
-) -> Placement:
+) -> CropPlacement:
     """Edges uniform in ``crop``, distances uniform in +-``jitter``, all places alike."""
     unit = torch.rand(n, 4, generator=generator, dtype=torch.float64)
     edge = crop[0] + (crop[1] - crop[0]) * unit[:, 0]
-    return Placement(edge, jitter * (2 * unit[:, 1:] - 1), torch.rand(n, places, generator=generator))
+    return CropPlacement(edge, jitter * (2 * unit[:, 1:] - 1), torch.rand(n, places, generator=generator))
 
 
 class Words(NamedTuple):
@@ -80,7 +80,7 @@ class Words(NamedTuple):
     and the crop is as near to the nearest as the patch allows."""
 
 
-def place_crops(batch: Batch, places: torch.Tensor, drawn: Placement) -> Words:
+def place_crops(batch: Batch, places: torch.Tensor, drawn: CropPlacement) -> Words:
     """A crop inside each patch, centred at one of the places: drawn among those that the crop can be centred at.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from mvp_bench.pretraining.sampling import Size
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.geometry import Crops, cut
 
 EPSILON = 1e-6

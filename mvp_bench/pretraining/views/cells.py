@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 BITS = 32
-"""Of the hash, and of the random part of a cell's keys."""
+"""Length of the hash, and of the random part of a cell's keys."""
 LOW = (1 << BITS) - 1
 FRACTION_BITS = 24
 """A float32 in [0, 1) holds as many exactly."""

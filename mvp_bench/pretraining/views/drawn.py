@@ -31,7 +31,7 @@ class Drawn:
         return tuple(self[i * size : (i + 1) * size] for i in range(parts))
 
     def to(self: DrawnT, device: torch.device) -> DrawnT:
-        """On ``device``."""
+        """The same draws on ``device``."""
         return self.map(lambda tensor: tensor.to(device))
 
     def __len__(self) -> int:

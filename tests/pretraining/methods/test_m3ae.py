@@ -12,7 +12,7 @@ import torch
 
 from mvp_bench.errors import InputError
 from mvp_bench.pretraining import masking
-from mvp_bench.pretraining.methods.m3ae import Draws, M3ae, M3aeOptions, image_norm, kept_tokens
+from mvp_bench.pretraining.methods.m3ae import M3ae, M3aeDraws, M3aeOptions, image_norm, kept_tokens
 from mvp_bench.pretraining.parts.modalities import distinct, slot_error
 from mvp_bench.pretraining.sampling import PatchSampler, Shard
 from mvp_bench.registry import ENCODERS
@@ -35,10 +35,10 @@ def one_lacks() -> FakeStore:
     return store
 
 
-def drawn(cases: int, slots: int, blocks: int, seed: int = 0) -> Draws:
+def drawn(cases: int, slots: int, blocks: int, seed: int = 0) -> M3aeDraws:
     random = generator(seed)
     sizes = ((cases,), (cases, slots), (cases, slots, blocks))
-    return Draws(*(torch.rand(size, generator=random) for size in sizes))
+    return M3aeDraws(*(torch.rand(size, generator=random) for size in sizes))
 
 
 def test_exactly_1792_of_2048_tokens_are_masked() -> None:

@@ -23,7 +23,8 @@ from mvp_bench.pretraining.methods.swin_ssl import (
     first_boxes_within,
     scaled_noise,
 )
-from mvp_bench.pretraining.sampling import PatchSampler, Size
+from mvp_bench.pretraining.sampling import PatchSampler
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.boxes import draw_boxes, edge_range
 from mvp_bench.pretraining.views.geometry import turn
 from mvp_bench.registry import ENCODERS

@@ -16,7 +16,7 @@ from mvp_bench.errors import InputError
 from mvp_bench.pretraining.methods import transvw
 from mvp_bench.pretraining.methods.models_genesis import ModelsGenesis
 from mvp_bench.pretraining.methods.transvw import TransVW, TransVWOptions, words_loss
-from mvp_bench.pretraining.parts.visual_words import Placement, Words, draw_placement, place_crops, spread_places
+from mvp_bench.pretraining.parts.visual_words import CropPlacement, Words, draw_placement, place_crops, spread_places
 from mvp_bench.pretraining.sampling import Batch, Shard
 from mvp_bench.pretraining.views.geometry import cut
 from mvp_bench.registry import ENCODERS
@@ -55,7 +55,7 @@ def spread(number: int) -> torch.Tensor:
     return spread_places(number, reach, [w / 2 for w in WHOLE], length)
 
 
-def placed(batch: Batch, places: torch.Tensor, seed: int = 0) -> tuple[Words, Placement]:
+def placed(batch: Batch, places: torch.Tensor, seed: int = 0) -> tuple[Words, CropPlacement]:
     drawn = draw_placement(len(batch.images), len(places), CROP, JITTER, generator(seed))
     return place_crops(batch, places, drawn), drawn
 

@@ -27,11 +27,12 @@ from mvp_bench.pretraining.methods.brainmvp.templates import (
 )
 from mvp_bench.pretraining.parts.modalities import distinct
 from mvp_bench.pretraining.reconstruction import constant_error, reconstruction_error
-from mvp_bench.pretraining.sampling import Batch, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.registry import METHODS
 
 
-class Pair(NamedTuple):
+class ModalityPair(NamedTuple):
     """What each sample of a batch is to rebuild, and from which other image."""
 
     target: torch.Tensor
@@ -189,14 +190,14 @@ class BrainMvp(Method[BrainMvpOptions]):
         drawn = torch.rand(present.shape, generator=generator)
         return multi_view_loss(options.contrastive, views, present, options.temperature, options.label_smoothing, drawn)
 
-    def pair_of(self, batch: Batch, step: int, generator: torch.Generator) -> Pair:
+    def pair_of(self, batch: Batch, step: int, generator: torch.Generator) -> ModalityPair:
         """:meth:`draw_pair`, without other images as long as the second view, too, is filled from the template."""
         pair = self.draw_pair(batch, generator)
         if self.context.fraction(step) < self.options.cross_modal_start:
             pair = pair._replace(has_other=torch.zeros_like(pair.has_other))
         return pair
 
-    def draw_pair(self, batch: Batch, generator: torch.Generator) -> Pair:
+    def draw_pair(self, batch: Batch, generator: torch.Generator) -> ModalityPair:
         """The slots to rebuild, and the other images: uniformly among the slots' distinct other modalities."""
         size, slots = batch.modality.shape
         modality = batch.modality.cpu()
@@ -213,7 +214,7 @@ class BrainMvp(Method[BrainMvpOptions]):
         other = chance.masked_fill(~eligible, -1.0).argmax(dim=1)
         device = batch.images.device
         rows, slot, other = rows.to(device), slot.to(device), other.to(device)
-        return Pair(
+        return ModalityPair(
             target=batch.images[rows, slot].unsqueeze(1),
             modality=wanted.to(device),
             other=batch.images[rows, other].unsqueeze(1),
@@ -225,7 +226,7 @@ class BrainMvp(Method[BrainMvpOptions]):
         size, slots = batch.modality.shape
         return torch.arange(size).repeat_interleave(slots if self.options.target == "all" else 1)
 
-    def views(self, batch: Batch, pair: Pair, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def views(self, batch: Batch, pair: ModalityPair, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The targets with hidden blocks filled: from the template (view 1), and from the other image where there is
         one, else from the template again (view 2). Every target and view has a mask of its own."""
         size, patch, rows = len(pair.target), pair.target.shape[2:], self._samples(batch)

@@ -26,7 +26,7 @@ from mvp_bench.pretraining.sampling import Intensity
 SRI24 = (155, 240, 240)
 """Voxels (z, y, x) of the SRI24 atlas at 1 mm, the frame of the BraTS releases."""
 EPOCHS, CASES, CASES_PER_STEP = 1500, 3755, 24
-"""Of the publication: passes over its cases, and cases that met in a step (8 x 3, or 4 x 3 x 2)."""
+"""The publication's passes over its cases, and cases that met in a step (8 x 3, or 4 x 3 x 2)."""
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ from mvp_bench.pretraining.parts.contrastive import case_numbers
 from mvp_bench.pretraining.parts.corruption import Corruption, corrupt, draw_corruption
 from mvp_bench.pretraining.parts.partners import Pair, draw_pair, next_of_step
 from mvp_bench.pretraining.reconstruction import constant_mse
-from mvp_bench.pretraining.sampling import Batch, SamplingSpec, Size
+from mvp_bench.pretraining.sampling import Batch, SamplingSpec
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.geometry import warp
 from mvp_bench.registry import METHODS
 
 
-class Found(NamedTuple):
+class GvslPass(NamedTuple):
     """One forward pass."""
 
     pair: Pair
@@ -105,7 +106,7 @@ class Gvsl(Method[GvslOptions]):
             "smoothness": LossTerm(smooth, options.weight_smoothness, registration.FOLDED),
         }
 
-    def found(self, batch: Batch, generator: torch.Generator) -> Found:
+    def found(self, batch: Batch, generator: torch.Generator) -> GvslPass:
         """Views, and what the network makes of them."""
         options, patch = self.options, self.context.patch
         pair, damage = self.views(batch, generator)
@@ -117,7 +118,7 @@ class Gvsl(Method[GvslOptions]):
             numbers, math.radians(options.rotation_degrees), options.scale, math.radians(options.shear_degrees), patch
         )
         flow = self.deformable(*fine)
-        return Found(pair, harmed, self.restoration(fine[0]), warp(pair.image, flow, theta), flow)
+        return GvslPass(pair, harmed, self.restoration(fine[0]), warp(pair.image, flow, theta), flow)
 
     def views(self, batch: Batch, generator: torch.Generator) -> tuple[Pair, Corruption]:
         """The pair after random maps of both, and how A is to be damaged."""

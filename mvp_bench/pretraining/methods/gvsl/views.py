@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mvp_bench.pretraining.methods.gvsl.options import GvslOptions
-from mvp_bench.pretraining.sampling import Size
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views import geometry
 from mvp_bench.pretraining.views.drawn import Drawn
 

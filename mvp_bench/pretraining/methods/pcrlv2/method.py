@@ -14,9 +14,10 @@ from mvp_bench.models.encoders.base import EncoderSpec
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.methods.pcrlv2.network import SiameseHead, UpPath, local_global, simsiam
 from mvp_bench.pretraining.methods.pcrlv2.options import Pcrlv2Options, crop_sizes, middle_weight, smallest_global
-from mvp_bench.pretraining.methods.pcrlv2.views import Looks, damaged, draw_looks, draw_pairs, placed
+from mvp_bench.pretraining.methods.pcrlv2.views import CropChanges, damaged, draw_looks, draw_pairs, placed
 from mvp_bench.pretraining.reconstruction import constant_mse
-from mvp_bench.pretraining.sampling import Batch, SamplingSpec, Shard, Size
+from mvp_bench.pretraining.sampling import Batch, SamplingSpec, Shard
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.drawn import Drawn
 from mvp_bench.pretraining.views.geometry import Crops, draw_crops
 from mvp_bench.registry import METHODS
@@ -34,7 +35,7 @@ def own_views(drawn: DrawnT, views: int, shard: Shard) -> DrawnT:
     return drawn.map(lambda rows: torch.cat([shard.own(view) for view in rows.chunk(views)]))
 
 
-class Views(NamedTuple):
+class CropViews(NamedTuple):
     """Crops of every sample, the first of all samples, then the second, ..."""
 
     target: torch.Tensor
@@ -146,7 +147,7 @@ class Pcrlv2(Method[Pcrlv2Options]):
             "local": LossTerm(1 + local_global(local, projections), options.weight_local, UNRELATED),
         }
 
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+    def views(self, batch: Batch, generator: torch.Generator) -> CropViews:
         """Global and local crops of every sample."""
         options, patch, image = self.options, self.context.patch, batch.images[:, :1]
         samples = len(image) * batch.shard.world
@@ -155,11 +156,11 @@ class Pcrlv2(Method[Pcrlv2Options]):
         target, looks = self.crops(image, pairs, GLOBALS, self.global_size, batch.shard, generator)
         places = draw_crops(options.local_crops * samples, patch, options.local_scale, generator)
         local, closer = self.crops(image, places, options.local_crops, self.local_size, batch.shard, generator)
-        return Views(target, damaged(target, looks, options), damaged(local, closer, options))
+        return CropViews(target, damaged(target, looks, options), damaged(local, closer, options))
 
     def crops(
         self, image: torch.Tensor, places: Crops, views: int, size: Size, shard: Shard, generator: torch.Generator
-    ) -> tuple[torch.Tensor, Looks]:
+    ) -> tuple[torch.Tensor, CropChanges]:
         """Crops at this process's ``places``, and what is to be done to them."""
         looks = own_views(draw_looks(len(places), size, self.options, generator), views, shard)
         own = own_views(places, views, shard)

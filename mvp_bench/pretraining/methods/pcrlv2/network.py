@@ -17,8 +17,8 @@ WIDENING = 2
 
 
 class UpPath(nn.Module):
-    """From the deepest map to the input's resolution without skips; per scale a transposed convolution and one of 3^3,
-    each followed by LeakyReLU.
+    """A way from the deepest map to the input's resolution without skips; per scale a transposed convolution and one of
+    3^3, each followed by LeakyReLU.
 
     No norms: instance norm would leave next to nothing of a map's average, which the heads look at.
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from mvp_bench.config.ranges import Angle, Edge, Factor, Few, Gamma, PartialShare, Share, Shares, SomeShare
-from mvp_bench.pretraining.sampling import Intensity, Size
+from mvp_bench.pretraining.sampling import Intensity
+from mvp_bench.pretraining.source import Size
 
 SLACK = 1e-9
 """So that what is whole in exact arithmetic is not rounded away from itself."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from mvp_bench.pretraining.methods.pcrlv2.options import Pcrlv2Options
-from mvp_bench.pretraining.sampling import Size
+from mvp_bench.pretraining.source import Size
 from mvp_bench.pretraining.views.drawn import Drawn
 from mvp_bench.pretraining.views.geometry import Crops, cut, draw_affine, draw_crops, draw_flips, flip, warp
 from mvp_bench.pretraining.views.intensity import apply_gammas, blur, draw_gammas, gaussian_noise
@@ -22,7 +22,7 @@ FLIP = 0.5
 
 
 @dataclass(frozen=True)
-class Looks(Drawn):
+class CropChanges(Drawn):
     """What is done to crops, one row each."""
 
     flips: torch.Tensor
@@ -65,7 +65,7 @@ def draw_pairs(n: int, patch: Size, options: Pcrlv2Options, generator: torch.Gen
     return one, Crops(torch.where(none, one.start, two.start), torch.where(none, one.size, two.size))
 
 
-def draw_looks(n: int, size: Size, options: Pcrlv2Options, generator: torch.Generator) -> Looks:
+def draw_looks(n: int, size: Size, options: Pcrlv2Options, generator: torch.Generator) -> CropChanges:
     """Flips, affine maps and changes of ``n`` crops of ``size`` voxels."""
     changed = torch.rand(4, n, generator=generator) < options.change
     strength = torch.rand(2, n, generator=generator)
@@ -73,7 +73,7 @@ def draw_looks(n: int, size: Size, options: Pcrlv2Options, generator: torch.Gene
     gamma = draw_gammas(n, 1 / options.gamma, options.gamma, generator)
     order = draw_swaps(n, blocks, options.swapped, generator)
     factor = (1 - options.scale, 1 + options.scale)
-    return Looks(
+    return CropChanges(
         flips=draw_flips(n, FLIP, generator),
         theta=draw_affine(n, math.radians(options.rotation_degrees), factor, 0.0, 0.0, generator, size),
         sigma=options.blur * strength[0] * changed[0],
@@ -84,12 +84,12 @@ def draw_looks(n: int, size: Size, options: Pcrlv2Options, generator: torch.Gene
     )
 
 
-def placed(images: torch.Tensor, crops: Crops, looks: Looks, size: Size) -> torch.Tensor:
+def placed(images: torch.Tensor, crops: Crops, looks: CropChanges, size: Size) -> torch.Tensor:
     """Targets: the images' crops, resized, mirrored and mapped. (B, 1, *patch) -> (B, 1, *size)."""
     return warp(flip(cut(images, crops, size), looks.flips), None, looks.theta)
 
 
-def damaged(targets: torch.Tensor, looks: Looks, options: Pcrlv2Options) -> torch.Tensor:
+def damaged(targets: torch.Tensor, looks: CropChanges, options: Pcrlv2Options) -> torch.Tensor:
     """Inputs: the targets blurred, with noise, another gamma, and blocks that have changed places."""
     images = blur(targets, looks.sigma)
     scale = looks.strength.to(images)[:, None, None, None, None] * images.flatten(1).std(1)[:, None, None, None, None]
