@@ -77,7 +77,11 @@ _LONGEST = 300
 
 @contextlib.contextmanager
 def reading(
-    path: Path, expected: str = "a readable file", fix: str = "", also: tuple[type[Exception], ...] = ()
+    path: Path,
+    expected: str = "a readable file",
+    fix: str = "",
+    also: tuple[type[Exception], ...] = (),
+    found: str = "what cannot be read",
 ) -> Iterator[None]:
     """Stand around the reading of one file.
 
@@ -85,6 +89,7 @@ def reading(
         expected: what the file should be.
         fix: what to do where it is not.
         also: what a library raises besides for files that it cannot read.
+        found: what the file then is, in words.
 
     Raises:
         InputError: naming the file, for anything that reading it raised; one that was raised inside goes through.
@@ -96,7 +101,7 @@ def reading(
     except kinds as error:
         if isinstance(error, InputError):
             raise
-        raise (_machine(error, path, MACHINE, "read") or _unreadable(error, path, expected, fix)) from error
+        raise (_machine(error, path, MACHINE, "read") or _unreadable(error, path, expected, fix, found)) from error
 
 
 @contextlib.contextmanager
@@ -199,9 +204,9 @@ def _number_of(error: BaseException, known: dict[int, tuple[str, str]]) -> int |
     return None
 
 
-def _unreadable(error: Exception, path: Path, expected: str, fix: str) -> InputError:
+def _unreadable(error: Exception, path: Path, expected: str, fix: str, found: str) -> InputError:
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         found = f"a link to {path.readlink()}, where there is nothing"
         return InputError(path, found=found, expected=expected, fix=fix)
     reason = "nested too deeply" if isinstance(error, RecursionError) else in_words(error)
-    return InputError(path, found=f"what cannot be read ({reason})", expected=expected, fix=fix)
+    return InputError(path, found=f"{found} ({reason})", expected=expected, fix=fix)

@@ -1,8 +1,8 @@
 """The dataset fingerprint: nnU-Net's, extended by what multi-modal and unlabelled data need.
 
-Spacings, shapes and intensities are taken exactly as ``DatasetFingerprintExtractor`` takes them (its own static methods
-do the work). Added: modality co-occurrence, class counts, cases without a mask (intensities then come from the non-zero
-voxels), and no more memory than ``foreground_samples`` voxels per channel.
+Shapes and intensities are taken exactly as ``DatasetFingerprintExtractor`` takes them (its own static methods do the
+work), spacings from the affine. Added: modality co-occurrence, class counts, cases without a mask (intensities then
+come from the non-zero voxels), and no more memory than ``foreground_samples`` voxels per channel.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mvp_bench.datasets.geometry.orientation import brought_to
+from mvp_bench.datasets.geometry.volumes import Volume, grid_difference, read_volume
 from mvp_bench.datasets.schema import Case, DatasetBlock
 from mvp_bench.errors import InputError
 from mvp_bench.parallel import run_all
 
+AGAIN = "Prepare the dataset again: its files were changed."
 PERCENTILES = (0.5, 50.0, 99.5)
 
 
@@ -30,22 +34,40 @@ class CaseFiles:
 
 
 def read_case(files: CaseFiles) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """Read a case through nnU-Net's reorienting reader.
+    """Read a case as nnU-Net's ``NibabelIOWithReorient`` does, but with the spacing of the affine: that reader takes
+    it from another field of the header, which may say something else.
 
     Returns:
         images: float32 (channel, z, y, x) in RAS, zeros for a missing modality.
         label: float32 (1, z, y, x), or None.
         properties: nnU-Net's (``spacing`` in mm as z, y, x, and the affines).
-    """
-    from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 
-    reader = NibabelIOWithReorient()
-    present = [path for path in files.images if path]
-    data, properties = reader.read_images(present)
-    images = np.zeros((len(files.images), *data.shape[1:]), dtype=np.float32)
-    images[[index for index, path in enumerate(files.images) if path]] = data
-    label = reader.read_seg(files.label)[0] if files.label else None
-    return images, label, properties
+    Raises:
+        InputError: if a file cannot be read, or the files' grids differ.
+    """
+    volumes = {index: read_volume(Path(path)) for index, path in enumerate(files.images) if path}
+    first, *others = volumes.values()
+    label = read_volume(Path(files.label)) if files.label else None
+    for other in [*others, *([label] if label else [])]:
+        if difference := grid_difference(other.grid, first.grid):
+            where = next(path for path in files.images if path)
+            raise InputError(f"the case of {where}", found=difference, expected="one grid for all files", fix=AGAIN)
+    images = np.zeros((len(files.images), *_ras(first)[0].shape), dtype=np.float32)
+    for index, volume in volumes.items():
+        images[index] = _ras(volume)[0]
+    affine = _ras(first)[1]
+    properties = {
+        "nibabel_stuff": {"original_affine": first.grid.affine, "reoriented_affine": affine},
+        "spacing": [float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0)[::-1]],
+    }
+    mask = None if label is None else np.array(_ras(label)[0], dtype=np.float32)[None]
+    return images, mask, properties
+
+
+def _ras(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (z, y, x) with axes along inferior-superior, posterior-anterior, left-right; and the affine (x, y, z)."""
+    turned = brought_to(volume.data, volume.grid, "RAS")
+    return turned[0].T, turned[1].affine
 
 
 def analyse_case(job: tuple[CaseFiles, int]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ images whose background is not 0: they are written anew with 0 outside) where th
     p01,1,T1w,scans/p01/t1.nii.gz,masks/p01.nii    p01,scans/p01/t1.nii.gz,scans/p01/fl.nii.gz,ill
     p01,1,FLAIR,scans/p01/fl.nii.gz,               p02,scans/p02/t1.nii.gz,scans/p02/fl.nii.gz,well
 
-Paths are relative to the table. Empty cells and n/a mean *none*. NRRD and MetaImage files are fine. Other columns
-are not looked at. A card::
+Paths are relative to the table. Empty cells and n/a mean *none*. NRRD and MetaImage files and NIfTI pairs (.hdr and
+.img) are fine. Other columns are not looked at. A card::
 
     {"id": 610, "name": "Clinic", "title": "Two groups", "kind": "classification",
      "modalities": ["t1", "flair"], "classes": ["patient", "control"],

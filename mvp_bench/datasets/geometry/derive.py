@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvp_bench.config.groups import CheckConfig, RegistrationConfig
+from mvp_bench.datasets.geometry.orientation import axis_codes, brought_to
 from mvp_bench.datasets.geometry.volumes import (
     Grid,
     Volume,
@@ -57,6 +58,8 @@ class Derived:
         step: files of a lower step are written first, so that they can be sources and references of later ones.
         reader: reads the source; None: :func:`~mvp_bench.datasets.geometry.volumes.read_volume`.
         done: what ``reader`` does, in words, for the list of repairs (it stands there in any case).
+        axes: axis codes (such as LPS) along which the voxels are stored: axes are turned and exchanged, nothing is
+            resampled. Empty: as in the source.
         label_map: old label value -> new one; others stay.
         unit: ``adc``: bring the values to 1e-6 mm2/s by their order of magnitude.
         header: file of equal shape whose affine replaces the source's own, where the header alone is wrong.
@@ -77,6 +80,7 @@ class Derived:
     step: int = 0
     reader: Reader | None = None
     done: str = ""
+    axes: str = ""
     label_map: dict[int, int] = field(default_factory=dict)
     unit: Literal["", "adc"] = ""
     header: Path | None = None
@@ -158,7 +162,9 @@ def write_derived(
     for draft in drafts:
         if mask is not None:
             _apply_mask(draft, mask, derived, check)
-        plain = not (derived.unit or derived.grid or derived.header)  # asked for as it is: to be written in any case
+        plain = not (
+            derived.unit or derived.grid or derived.header or derived.axes
+        )  # asked for as it is: to be written in any case
         changed = bool(draft.done or draft.squeezed or plain)
         made = derived.reader is not None and draft.source == derived.source
         if written := changed or made or _is_intermediate(draft):
@@ -171,20 +177,28 @@ def write_derived(
 
 def _read(derived: Derived) -> list[_Draft]:
     """The source and its companions."""
-    volume = (derived.reader or read_volume)(derived.source)
-    done = [derived.done] if derived.done else []
-    drafts = [_Draft(derived.source, derived.target, volume.data, volume.grid, volume.squeezed, done)]
-    for source, target in derived.companions:
-        volume = read_volume(source)
-        drafts.append(_Draft(source, target, volume.data, volume.grid, volume.squeezed))
-    return drafts
+    companions = [_draft(source, target, read_volume(source)) for source, target in derived.companions]
+    return [_source(derived), *companions]
+
+
+def _source(derived: Derived) -> _Draft:
+    draft = _draft(derived.source, derived.target, (derived.reader or read_volume)(derived.source))
+    if derived.done:
+        draft.done.insert(0, derived.done)
+    codes = axis_codes(draft.grid)
+    if derived.axes and derived.axes != codes:
+        draft.data, draft.grid = brought_to(draft.data, draft.grid, derived.axes)
+        draft.done.append(f"axes turned from {codes} to {derived.axes}, as the case's other files have them")
+    return draft
+
+
+def _draft(source: Path, target: Path, volume: Volume) -> _Draft:
+    return _Draft(source, target, volume.data, volume.grid, volume.squeezed, list(volume.flaws))
 
 
 def _write_label(derived: Derived, check: CheckConfig) -> TargetOutcome:
-    volume = (derived.reader or read_volume)(derived.source)
-    draft = _Draft(derived.source, derived.target, volume.data, volume.grid, volume.squeezed)
-    draft.done += [derived.done] if derived.done else []
-    values, rounded = whole_numbers(derived.source, volume.data)
+    draft = _source(derived)
+    values, rounded = whole_numbers(derived.source, draft.data)
     mapped = values.astype(np.int32)
     for old, new in derived.label_map.items():
         mapped[values == old] = new
@@ -192,7 +206,7 @@ def _write_label(derived: Derived, check: CheckConfig) -> TargetOutcome:
         draft.done.append(_map_in_words(derived.label_map))
     _mend_header(draft, derived, check)
     source, target = str(derived.source), str(derived.target)
-    changed = bool(draft.done or draft.squeezed or rounded or derived.header is None)
+    changed = bool(draft.done or draft.squeezed or rounded or not (derived.header or derived.axes))
     if not (changed or derived.reader or _is_intermediate(draft)):
         return TargetOutcome(source, target, source)
     write_volume(derived.target, mapped.astype(np.uint8 if mapped.max(initial=0) < 256 else np.uint16), draft.grid)
@@ -277,14 +291,15 @@ def _bring_onto_grid(
 
 def _apply_mask(draft: _Draft, mask: Volume, derived: Derived, check: CheckConfig) -> None:
     assert derived.mask is not None
-    offset = grid_offset(mask.grid, draft.grid)
+    data, grid = brought_to(mask.data, mask.grid, axis_codes(draft.grid))
+    offset = grid_offset(grid, draft.grid)
     if offset is None or offset.voxels > check.drift_tolerance:
         raise InputError(
             derived.mask,
-            found=grid_difference(mask.grid, draft.grid),
+            found=grid_difference(grid, draft.grid),
             expected=f"the grid of {derived.grid or derived.source}",
         )
-    draft.data = np.where(mask.data > MASK_THRESHOLD, draft.data, 0)
+    draft.data = np.where(data > MASK_THRESHOLD, draft.data, 0)
     draft.done.append(f"set to 0 outside the brain mask {derived.mask.name}")
 
 

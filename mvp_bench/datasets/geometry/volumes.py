@@ -5,31 +5,23 @@ Arrays here are in the file's own axis order; nothing in this room depends on th
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import xxhash
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from mvp_bench.config.groups import CheckConfig
+from mvp_bench.datasets.geometry.nifti import NiftiHeader, read_nifti, read_nifti_header
 from mvp_bench.errors import InputError
 from mvp_bench.io import atomic_path
 
 INTEGER_TOLERANCE = 1e-3
 """Label values may differ from whole numbers by this much (files that went through floating point)."""
-_GZIP = b"\x1f\x8b"
-_NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
-"""First bytes of a NIfTI-2 file: its header's size, 540, in either byte order."""
-_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
-"""What gzip and nibabel raise for damaged files."""
+EDGE_MM = (0.01, 100.0)
+"""Shortest and longest edge of a voxel that is believed."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +46,11 @@ class Grid:
 class Volume:
     """A file's content, and what identifies it.
 
-    ``checksum``: XXH3 (128 bits, hex) of the file.
-    ``squeezed``: the file has a fourth dimension of length 1, which is dropped here but which nnU-Net refuses.
-    ``doubts``: what in the header makes the orientation uncertain, in words; empty if nothing does.
+    Attributes:
+        data: values in the file's own axis order; may be read only.
+        squeezed: whether the file has a fourth dimension of length 1, which is dropped here but which nnU-Net refuses.
+        flaws: contradictions of the header, with what was believed; other programs may believe the other side.
+        doubts: what in the header makes the orientation uncertain, in words; empty if nothing does.
     """
 
     data: NDArray
@@ -64,6 +58,7 @@ class Volume:
     checksum: str
     bytes: int
     squeezed: bool = False
+    flaws: tuple[str, ...] = ()
     doubts: str = ""
 
 
@@ -74,35 +69,31 @@ def read_volume(path: Path, volumes: Sequence[int] = ()) -> Volume:
         volumes: of a four-dimensional file, these volumes along the last axis: their mean is given.
 
     Raises:
-        InputError: if the file is missing, truncated, corrupt, not NIfTI, not three-dimensional, or not numeric.
+        InputError: if the file is missing, no ordinary file, truncated, corrupt, not NIfTI, not three-dimensional, or
+            not numeric; if its header speaks of more than the file can hold, or has no usable place and spacing.
     """
-    raw = _read_bytes(path)
-    digest = xxhash.xxh3_128_hexdigest(raw)
-    packed = raw[:2] == _GZIP
-    if packed != path.name.lower().endswith(".gz"):
-        raise InputError(
-            path,
-            found="gzip data" if packed else "data that are not gzip",
-            expected="a file ending that says so (.nii.gz for gzip, .nii without)",
-            fix="Rename the file, or download it again.",
-        )
-    try:
-        content = gzip.decompress(raw) if packed else raw
-        image = _from_bytes(content)
-        grid = _grid(path, image.shape, image.affine, volumes)
-        data = _voxels(image, volumes)
-    except _UNREADABLE as error:
-        raise InputError(
-            path,
-            found=f"a truncated or corrupt file ({str(error) or type(error).__name__})",
-            expected="a NIfTI file that can be read to its end",
-            fix="Download or copy it again; to go on without this case name it in converter_options.exclude of a card "
-            "of your own.",
-        ) from error
-    if data.dtype.kind not in "iuf":
-        raise InputError(path, found=f"voxels of type {data.dtype}", expected="whole or real numbers")
-    doubts = _orientation_doubts(image.header, grid)
-    return Volume(data.reshape(grid.shape), grid, digest, len(raw), squeezed=data.ndim > 3, doubts=doubts)
+    content = read_nifti(path)
+    header = content.header
+    grid = _grid(path, header, volumes)
+    if not volumes or len(header.shape) == 3:
+        data = content.scaled(content.stored)
+    elif len(volumes) == 1:
+        data = content.scaled(content.stored[..., volumes[0]])
+    else:
+        data = np.zeros(grid.shape)
+        for volume in volumes:  # one at a time: a diffusion series in double precision may not fit into memory
+            data += content.scaled(content.stored[..., volume])
+        data = (data / len(volumes)).astype(np.float32)
+    flaws, doubts = _two_orientations(header, grid)
+    return Volume(
+        data.reshape(grid.shape, order="F"),
+        grid,
+        content.checksum,
+        content.bytes,
+        squeezed=data.ndim > 3,
+        flaws=(*header.flaws, *flaws),
+        doubts=doubts,
+    )
 
 
 def read_grid(path: Path, volumes: Sequence[int] = ()) -> Grid:
@@ -114,8 +105,7 @@ def read_grid(path: Path, volumes: Sequence[int] = ()) -> Grid:
     Raises:
         InputError: as :func:`read_volume`, for faults of the header.
     """
-    shape, affine = _read_header(path)
-    return _grid(path, shape, affine, volumes)
+    return _grid(path, read_nifti_header(path), volumes)
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
@@ -124,20 +114,7 @@ def read_shape(path: Path) -> tuple[int, ...]:
     Raises:
         InputError: if there is no readable header.
     """
-    return _read_header(path)[0]
-
-
-def _read_header(path: Path) -> tuple[tuple[int, ...], NDArray]:
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP
-        with gzip.open(path) if packed else path.open("rb") as file:
-            head = file.read(nib.Nifti2Header.sizeof_hdr)
-        kind = nib.Nifti2Header if head[:4] in _NIFTI2 else nib.Nifti1Header
-        header = kind(head[: kind.sizeof_hdr])
-        return tuple(int(n) for n in header.get_data_shape()), header.get_best_affine()
-    except _UNREADABLE as error:
-        raise InputError(path, found=f"no readable NIfTI header ({error})", expected="a NIfTI file") from error
+    return read_nifti_header(path).shape
 
 
 @dataclass(frozen=True)
@@ -219,59 +196,40 @@ def whole_numbers(path: Path, data: NDArray) -> tuple[NDArray[np.integer], bool]
     return rounded.astype(np.int32), bool((data.astype(np.float32) != rounded).any())
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(path, found=error.strerror or str(error), expected="a readable file") from error
-
-
-def _from_bytes(content: bytes) -> nib.Nifti1Image:
-    if content[:4] in _NIFTI2:
-        return nib.Nifti2Image.from_bytes(content)
-    return nib.Nifti1Image.from_bytes(content)
-
-
-def _voxels(image: nib.Nifti1Image, volumes: Sequence[int]) -> NDArray:
-    if not volumes or len(image.shape) == 3:
-        return np.asanyarray(image.dataobj)
-    if len(volumes) == 1:
-        return np.asanyarray(image.dataobj[..., volumes[0]])
-    total = np.zeros(image.shape[:3])
-    for volume in volumes:  # one at a time: a whole diffusion series in double precision may not fit into memory
-        total += image.dataobj[..., volume]
-    return (total / len(volumes)).astype(np.float32)
-
-
-def _grid(path: Path, shape: tuple[int, ...], affine: NDArray, volumes: Sequence[int] = ()) -> Grid:
+def _grid(path: Path, header: NiftiHeader, volumes: Sequence[int] = ()) -> Grid:
+    shape = header.shape
     if volumes:
         if len(shape) not in (3, 4) or max(volumes) >= (*shape, 1)[3]:
             raise InputError(path, found=f"the shape {_times(shape)}", expected=f"{max(volumes) + 1} or more volumes")
         shape = shape[:3]
     if len(shape) < 3 or any(length != 1 for length in shape[3:]):
         raise InputError(path, found=f"{len(shape)} dimensions {shape}", expected="a 3-D volume")
-    affine = np.asarray(affine, dtype=float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(path, found="a header without usable orientation and spacing", expected="a valid affine")
-    return Grid(tuple(int(n) for n in shape[:3]), affine)  # type: ignore[arg-type]
+    grid = Grid((shape[0], shape[1], shape[2]), header.affine)
+    least, most = EDGE_MM
+    if grid.voxel_mm.min() < least or grid.voxel_mm.max() > most:
+        unit = f"in {header.unit}, as the header states" if header.unit else "in mm, as the header states no unit"
+        raise InputError(
+            path,
+            found=f"voxels of {_numbers(grid.voxel_mm)} mm ({unit})",
+            expected=f"edges of {least:g} to {most:g} mm",
+            fix="Correct the unit (xyzt_units) or the affine of the file.",
+        )
+    return grid
 
 
-def _orientation_doubts(header: nib.Nifti1Header, grid: Grid) -> str:
-    """NIfTI has room for two orientations; nibabel takes the sform, others the qform."""
-    if not header["sform_code"] and not header["qform_code"]:
-        return "no orientation in the header (qform and sform codes 0), so left and right are a guess"
-    if not header["sform_code"] or not header["qform_code"]:
-        return ""
-    try:
-        qform = header.get_qform()
-    except (HeaderDataError, ValueError) as error:
-        return f"the header's qform cannot be used ({error}); its sform is"
-    difference = grid_difference(Grid(grid.shape, qform), grid, CheckConfig.drift_tolerance)
+def _two_orientations(header: NiftiHeader, grid: Grid) -> tuple[list[str], str]:
+    """Flaws and doubts: NIfTI has room for two orientations; here the sform is believed, elsewhere the qform."""
+    if header.codes == (0, 0):
+        return [], "no orientation in the header (qform and sform codes 0), so left and right are a guess"
+    if header.qform is None:
+        return [], ""
+    difference = grid_difference(Grid(grid.shape, header.qform), grid, CheckConfig.drift_tolerance)
     if not difference:
-        return ""
-    if np.linalg.det(qform[:3, :3]) * np.linalg.det(grid.affine[:3, :3]) < 0:
-        return "the header's qform is the mirror image of its sform, which is used"
-    return f"the header's qform says otherwise than its sform, which is used: {difference}"
+        return [], ""
+    flaws = [f"the header's qform says otherwise than its sform, which is used: {difference}"]
+    if np.linalg.det(header.qform[:3, :3]) * np.linalg.det(grid.affine[:3, :3]) < 0:
+        return flaws, "the header's qform is the mirror image of its sform, which is used"
+    return flaws, ""
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -17,7 +17,7 @@ from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, r
 from mvp_bench.datasets.integrity.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
 from mvp_bench.datasets.integrity.report import CaseFacts, FileFacts
 from mvp_bench.datasets.schema import Case
-from mvp_bench.errors import InputError
+from mvp_bench.errors import InputError, MachineError
 
 LABEL = "label"
 """Role of the mask among a case's files; the other roles are the modalities."""
@@ -33,8 +33,9 @@ class Checked:
     """What the check of one case found.
 
     Attributes:
-        rewrite: roles whose files must be written anew: nnU-Net refuses a fourth dimension of length 1, and would cut
-            off label values that are whole only after rounding.
+        rewrite: roles whose files must be written anew: nnU-Net refuses a fourth dimension of length 1, would cut off
+            label values that are whole only after rounding, and believes other fields of a header that contradicts
+            itself.
     """
 
     facts: CaseFacts
@@ -95,6 +96,8 @@ def check_case(job: CheckJob) -> Checked:
         path = Path(text)
         try:
             volume = read_volume(path)
+        except MachineError:
+            raise
         except InputError as error:
             findings.faults.append(error.fault)
             continue
@@ -109,7 +112,7 @@ def check_case(job: CheckJob) -> Checked:
             text = perceptual_hash(volume.data, volume.grid.affine) if hashed else ""
             facts = facts.model_copy(update={"skull": skull_of(_coarse(role, volume, findings)), "perceptual": text})
         findings.files[role] = facts
-        if volume.squeezed and role not in findings.rewrite:
+        if (volume.squeezed or volume.flaws) and role not in findings.rewrite:
             findings.rewrite.append(role)
     if not findings.faults:
         _check_flips(findings)

@@ -13,7 +13,15 @@ from pathlib import Path
 from mvp_bench.datasets.geometry.derive import Derived
 from mvp_bench.datasets.integrity.cases import LABEL
 from mvp_bench.datasets.reading.case_plan import plan_case
-from mvp_bench.datasets.reading.conversion import Conversion, ConverterOptions, Found, compiled, natural, no_release
+from mvp_bench.datasets.reading.conversion import (
+    Conversion,
+    ConverterOptions,
+    Found,
+    compiled,
+    files_below,
+    natural,
+    no_release,
+)
 from mvp_bench.datasets.reading.label_values import held_values
 from mvp_bench.datasets.schema import Card, Case, Exclusion
 from mvp_bench.errors import InputError
@@ -206,7 +214,9 @@ def _nothing_left(
     grouped: Mapping[str, list[Found]], excluded: list[Exclusion], card: Card, source: Path
 ) -> InputError:
     if not grouped and not excluded:
-        return no_release(source, card, "no .nii or .nii.gz file", card.patient_rule)
+        pair = next((path for path in files_below(source) if path.suffix.lower() == ".hdr"), None)
+        other = f", but pairs of files such as {pair.name}: name them in a table (converter 'table')" if pair else ""
+        return no_release(source, card, f"no .nii or .nii.gz file{other}", card.patient_rule)
     reasons = Counter(item.reason for item in excluded)
     most = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
     if not grouped:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mvp_bench.config.groups import CheckConfig
 from mvp_bench.datasets.geometry.derive import WORK, Derived
+from mvp_bench.datasets.geometry.orientation import turn_that_helps, turned_grid
 from mvp_bench.datasets.geometry.volumes import Grid, grid_difference, read_grid
 from mvp_bench.datasets.integrity.cases import LABEL
 from mvp_bench.datasets.reading.conversion import ConverterOptions, Found
@@ -55,40 +57,37 @@ def plan_case(
     paths = {modality: files[modality].file.path for modality in case.modalities}
     targets = {role: output / "images" / f"{case_id}_{role}.nii.gz" for role in paths}
     targets[LABEL] = output / "labels" / f"{case_id}.nii.gz"
+    places = _places(case, files, options)
     role = _reference(case, options, card)
-    place = _grid(files[role])
-    made = files[role].reader is not None  # so the others have to wait for it
+    place = places[role].grid
+    made = files[role].reader is not None or bool(places[role].axes)  # so the others have to wait for it
     reference = targets[role] if made else files[role].file.path
     derived: list[Derived] = []
     if case.label:
-        item = files[LABEL]
-        changes = item.label_map or label_map
-        header = reference if _looks_shifted(_grid(item), place) else None
-        if changes or header or item.reader:
-            derived.append(
-                Derived(
-                    item.file.path,
-                    targets[LABEL],
-                    "label",
-                    step=int(made and header is not None),
-                    reader=item.reader,
-                    done=item.done,
-                    label_map=changes,
-                    header=header,
-                    header_if=_header_if(options),
-                )
-            )
+        header = reference if role != LABEL and _looks_shifted(places[LABEL].grid, place) else None
+        label = Derived(
+            files[LABEL].file.path,
+            targets[LABEL],
+            "label",
+            step=int(made and header is not None),
+            reader=files[LABEL].reader,
+            done=files[LABEL].done,
+            axes=places[LABEL].axes,
+            label_map=files[LABEL].label_map or label_map,
+            header=header,
+            header_if=_header_if(options),
+        )
+        derived += [label] if label.label_map or header or label.reader or label.axes else []
     mask = files[BRAIN_MASK].file.path if BRAIN_MASK in files else None
     planned: dict[str, Derived] = {}
     for modality, path in paths.items():
-        item = files[modality]
-        grid = _grid(item)
+        item, grid, axes = files[modality], places[modality].grid, places[modality].axes
         if grid is None and not item.reader:
             continue
-        header = reference if _looks_shifted(grid, place) else None
+        header = reference if modality != role and _looks_shifted(grid, place) else None
         moved = options.reference_grid is not None and _differ(grid, place)
         unit: Literal["", "adc"] = "adc" if options.adc_unit and modality == "adc" else ""
-        if header or moved or mask or unit or item.reader:
+        if header or moved or mask or unit or item.reader or axes:
             planned[modality] = Derived(
                 path,
                 targets[modality],
@@ -96,6 +95,7 @@ def plan_case(
                 step=int(made and (moved or header is not None)),
                 reader=item.reader,
                 done=item.done,
+                axes=axes,
                 unit=unit,
                 header=header,
                 header_if=_header_if(options),
@@ -107,6 +107,32 @@ def plan_case(
     label_target = str(targets[LABEL]) if any(item.kind == "label" for item in derived) else case.label
     images = {m: str(targets[m]) if m in planned else path for m, path in case.images.items()}
     return CasePlan(case.model_copy(update={"images": images, "label": label_target}), derived)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a file of the case lies.
+
+    Attributes:
+        grid: once its axes are turned; None where its header cannot be read.
+        axes: codes along which they must be turned; empty where they need not.
+    """
+
+    grid: Grid | None
+    axes: str = ""
+
+
+def _places(case: Case, files: Mapping[str, Found], options: ConverterOptions) -> dict[str, _Place]:
+    """Role -> place. Files that lie where the case's images lie, but with other axes, are turned: viewers write masks
+    as they like."""
+    grids = {role: _grid(files[role]) for role in [*case.modalities, *([LABEL] if case.label else [])]}
+    first = sorted(case.modalities, key=lambda role: role != options.reference_grid)
+    onto = next((grid for role in first if (grid := grids[role])), None)
+    places: dict[str, _Place] = {}
+    for role, grid in grids.items():
+        axes = turn_that_helps(grid, onto, CheckConfig.drift_tolerance) if grid and onto else ""
+        places[role] = _Place(turned_grid(grid, axes) if grid and axes else grid, axes)
+    return places
 
 
 def _reference(case: Case, options: ConverterOptions, card: Card) -> str:

@@ -67,6 +67,8 @@ def find_series(folder: Path) -> list[Series]:
     """
     headers: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for path in files_below(folder):
+        if not path.is_file():  # a pipe or a device: reading it may never end
+            continue
         try:
             header = dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
         except (InvalidDicomError, EOFError):  # EOFError: an empty file

@@ -19,6 +19,7 @@ from pydicom.errors import InvalidDicomError
 from skimage.draw import polygon
 
 from mvp_bench.datasets.geometry.volumes import Grid, Volume, read_grid
+from mvp_bench.edges import require_regular
 from mvp_bench.errors import InputError
 
 SLICE_TOLERANCE = 0.5
@@ -52,6 +53,8 @@ def read_structure_set(path: Path) -> StructureSet:
     Raises:
         InputError: if the file is damaged or no structure set.
     """
+    if path.exists():
+        require_regular(path)
     try:
         return _structure_set(dcmread(path))
     except _UNREADABLE as error:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 
+from mvp_bench.datasets.geometry.nifti import PAIR_ENDINGS
 from mvp_bench.datasets.geometry.volumes import Grid, read_grid, read_volume
 from mvp_bench.datasets.reading.conversion import IMAGE_ENDINGS, ConverterOptions, Found, ImageFile
 from mvp_bench.datasets.reading.itk_files import ITK_ENDINGS, read_itk, read_itk_grid
@@ -155,7 +156,7 @@ def _grid_or_none(read: Callable[[], Grid]) -> Grid | None:
 
 def without_ending(name: str) -> str:
     """A file name without the ending that says it is an image."""
-    ending = next((e for e in (*IMAGE_ENDINGS, *ITK_ENDINGS) if name.lower().endswith(e)), "")
+    ending = next((e for e in (*IMAGE_ENDINGS, *ITK_ENDINGS, *PAIR_ENDINGS) if name.lower().endswith(e)), "")
     return name[: len(name) - len(ending)]
 
 
