@@ -205,7 +205,6 @@ def test_pictures() -> None:
     [
         (0.0, "expected a number above 0 and below 1"),
         (1.0, "expected a number above 0 and below 1"),
-        (0.001, "of 64 blocks; expected at least one block hidden"),
         (0.999, "of 64 blocks; expected at least one block hidden"),
     ],
 )

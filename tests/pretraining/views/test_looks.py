@@ -15,7 +15,7 @@ PATCH = (8, 10, 6)
 
 @dataclass(frozen=True)
 class Ranges:
-    crop: tuple[float, float] = (1.0, 1.0)
+    crop_volume: tuple[float, float] = (1.0, 1.0)
     flip: float = 0.0
     blur: float = 0.0
     gamma: float = 1.0
@@ -47,7 +47,7 @@ def test_without_any_range_a_view_is_the_image() -> None:
 
 def test_each_range_changes_something() -> None:
     changes: dict[str, Any] = {
-        "crop": (0.3, 0.5),
+        "crop_volume": (0.3, 0.5),
         "flip": 1.0,
         "blur": 1.0,
         "gamma": 2.0,
