@@ -116,6 +116,7 @@ def test_orientation_and_scale_hardly_change_a_bit(code: str, scale: float) -> N
     assert distance(*found) < 0.02
 
 
+@pytest.mark.slow
 def test_two_hundred_people_are_told_apart() -> None:
     """And a planted twin of one of them, in another orientation and intensity scale, is found among them."""
     people = [scan(dataset, index, "t1", 5.0) for dataset in (512, 514) for index in range(100)]

@@ -67,8 +67,18 @@ def patch_for(kind: Any, options: Any, name: str) -> tuple[int, int, int]:
     return 2 * edge, edge, edge
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("method", list(METHODS))
+LONG = {("voco", "swinunetr-smoke"), ("pcrlv2", "swinunetr-smoke")}
+"""Many crops of 64^3 voxels: they take longer than all others together."""
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        pytest.param(method, name, marks=[pytest.mark.slow] if (method, name) in LONG else [])
+        for method in METHODS
+        for name in FAMILIES
+    ],
+)
 def test_methods_train_the_whole_encoder(name: str, method: str) -> None:
     kind, options = METHODS[method], resolve_options(method, None, "smoke")
     options = replace(options, **FEWER.get((method, name), {}))

@@ -171,7 +171,7 @@ def test_two_volumes_are_overfitted() -> None:
     method, sampler = make(brains(2, ["t1", "t2"], variation=1.0), options)
     batch = sampler[0]
     optimiser = torch.optim.AdamW(method.parameter_groups(1e-2, 0.0))
-    for _ in range(100):
+    for _ in range(30):
         terms = method.losses(batch, 9, generator())
         optimiser.zero_grad()
         torch.stack([t.value for t in terms.values()]).sum().backward()

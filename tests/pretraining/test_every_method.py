@@ -82,7 +82,7 @@ class TestEveryMethod:
         before = encoder_state(method.encoder)
         optimiser = torch.optim.AdamW(method.parameter_groups(1e-2, 0.0))
         losses: list[float] = []
-        for _ in range(20):
+        for _ in range(14):
             loss: Any = total(method(batch, LAST, generator()))
             optimiser.zero_grad()
             loss.backward()

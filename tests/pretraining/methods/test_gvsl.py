@@ -207,7 +207,7 @@ def test_maps_keep_intensities_and_follow_the_generator() -> None:
 
 def test_two_volumes_are_overfitted() -> None:
     method, sampler = make(brains(2, ["t1"], variation=1.0))
-    fractions = overfitted(method, sampler[0])
+    fractions = overfitted(method, sampler[0], steps=80)
     assert fractions["restoration"] < 0.4, fractions
     assert fractions["similarity"] < 0.3, fractions
     assert fractions["smoothness"] < 0.3, fractions

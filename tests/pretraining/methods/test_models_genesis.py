@@ -75,7 +75,7 @@ def test_two_shares_are_one_step() -> None:
 
 def test_two_volumes_are_overfitted() -> None:
     method, sampler = build("models_genesis", brains(2, ["t1"], variation=1.0))
-    assert overfitted(method, sampler[0])["restoration"] < 0.12
+    assert overfitted(method, sampler[0], steps=80)["restoration"] < 0.12
 
 
 def test_z_scores_are_refused() -> None:

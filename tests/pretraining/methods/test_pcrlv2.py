@@ -199,7 +199,7 @@ def test_only_the_heads_of_one_random_scale_are_trained() -> None:
 
 def test_two_volumes_are_overfitted() -> None:
     method, sampler = make(brains(2, ["t1"], variation=1.0))
-    fractions = overfitted(method, sampler[0])
+    fractions = overfitted(method, sampler[0], steps=90)
     assert fractions["reconstruction"] < 0.3, fractions
     assert fractions["middle"] < 0.25, fractions
     assert fractions["similarity"] < 0.1, fractions

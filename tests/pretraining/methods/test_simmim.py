@@ -168,7 +168,7 @@ def test_hidden_fraction_and_blocks() -> None:
 
 def test_two_volumes_are_overfitted() -> None:
     method, sampler = build("simmim", brains(2, ["t1"], variation=1.0))
-    assert overfitted(method, sampler[0])["simmim"] < 0.35
+    assert overfitted(method, sampler[0], steps=70)["simmim"] < 0.35
 
 
 @pytest.mark.parametrize("name", ["plain-smoke", "unet3d-smoke", "uniformer-smoke"])
