@@ -22,6 +22,7 @@ from mvp_bench.benchmark.imported import (
 from mvp_bench.benchmark.jobs import Job
 from mvp_bench.benchmark.people import cell_leak, leaks_of_tasks, refuse_divided
 from mvp_bench.benchmark.pretraining_job import PretrainingRun, checked_run
+from mvp_bench.benchmark.settings import check_methods_fit
 from mvp_bench.cells.leak import CellLeak, write_leak
 from mvp_bench.config.check import check
 from mvp_bench.config.verbs import BenchmarkConfig
@@ -40,7 +41,7 @@ from mvp_bench.pretraining.cohort import Cohort, gather, make_phantoms, seen_pat
 from mvp_bench.pretraining.job import PretrainJob
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.progress import console, log
-from mvp_bench.registry import SCRATCH
+from mvp_bench.registry import ENCODERS, METHODS, SCRATCH
 from mvp_bench.training.machine import check_machine
 from mvp_bench.workspace import Workspace
 
@@ -107,6 +108,7 @@ def run_benchmark(workspace: Workspace, config: BenchmarkConfig) -> BenchmarkRun
     check(config)
     check_machine(config.runtime, config.planning.memory_gb)
     choice = _choose(workspace, config)
+    check_methods_fit(config, choice.pretrained)
     if config.workers > 1:
         preload("mvp_bench.finetuning.segmentation", "mvp_bench.finetuning.classification")
     if config.phantom:
@@ -130,6 +132,11 @@ def _choose(workspace: Workspace, config: BenchmarkConfig) -> _Choice:
     known = load_cards(workspace.root)
     tasks = select_tasks(workspace, known, config)
     pretrained = [m for m in methods if m != SCRATCH and m not in imported]
+    if "all" in config.methods:
+        misfits = [m for m in pretrained if METHODS[m].misfit(ENCODERS[config.encoder])]
+        for method in misfits:
+            log.warning("%s is left out: %s", method, METHODS[method].misfit(ENCODERS[config.encoder]))
+        methods, pretrained = ([m for m in those if m not in misfits] for those in (methods, pretrained))
     named = expand(known, config.pretrain_datasets) if pretrained else []
     data = [card for card in named if config.phantom or is_prepared(workspace, card)]
     return _Choice(tasks, data, methods, imported, pretrained, known)

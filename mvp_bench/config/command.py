@@ -1,4 +1,4 @@
-"""From arguments to a verb's configuration: parsed, resolved and checked."""
+"""A verb's configuration from arguments: parsed, resolved and checked."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ FACTOR = 1e6
 """Largest factor of anything."""
 
 Count = Annotated[int, Ge(1), Le(MANY)]
-"""At least one."""
+"""One or more."""
 CountOrNone = Annotated[int, Ge(0), Le(MANY)]
 """Any number, none included."""
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
@@ -35,9 +35,9 @@ Edge = Annotated[int, Ge(1), Le(4096)]
 Voxels = tuple[Edge, Edge, Edge]
 """Lengths in voxels along z, y and x."""
 Few = Annotated[int, Ge(1), Le(4096)]
-"""At least one, and no more than memory holds: boxes, crops, layers."""
+"""One or more, but no more than memory holds: boxes, crops, layers."""
 FewOrNone = Annotated[int, Ge(0), Le(4096)]
-"""As :data:`Few`, or none."""
+"""None, or as :data:`Few`."""
 Grid = Annotated[int, Ge(1), Le(16)]
 """Boxes per axis of a feature map."""
 Width = Annotated[int, Ge(1), Le(1_000_000)]

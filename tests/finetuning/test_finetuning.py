@@ -89,6 +89,14 @@ def test_augmentation_processes_are_repeatable(workspace: Workspace) -> None:
     assert (workspace.results / "a/log.csv").read_text() == (workspace.results / "b/log.csv").read_text()
 
 
+def test_validation_is_for_the_curve_alone(workspace: Workspace) -> None:
+    short = replace(SEGMENTATION, epochs=2)
+    job = replace(make_job(workspace, "segmentation", "a"), config=replace(short, validation_iterations=0))
+    more = replace(short, validation_iterations=3, checkpoint_every=2)
+    other = replace(job, folder=workspace.results / "b", config=more)
+    pd.testing.assert_frame_equal(scored(job), scored(other), check_exact=True)
+
+
 @pytest.mark.parametrize("kind", ["segmentation", "classification"])
 def test_training_never_reads_a_test_case(workspace: Workspace, kind: str, monkeypatch) -> None:
     job = make_job(workspace, kind, "a")

@@ -95,7 +95,7 @@ def test_no_data(verb: Verb, tmp_path: Path) -> None:
 def test_one_modality_only(verb: Verb, toy: Callable[..., Workspace]) -> None:
     workspace = toy(["t1"])
     code, _, text = verb(*TOY)
-    assert code == 2 and "one modality in every case" in text and "cross_modal_start" in text
+    assert code == 2 and "one modality in every case" in text and "--cross-modal-start" in text
     assert not list(workspace.pretraining.rglob("*.pt")) and not list(workspace.pretraining.rglob("*.json"))
     assert verb(*TOY, "--cross-modal-start", 1.0)[0] == 0
 
@@ -103,7 +103,7 @@ def test_one_modality_only(verb: Verb, toy: Callable[..., Workspace]) -> None:
 def test_a_template_grid_too_small_for_a_case(verb: Verb, toy: Callable[..., Workspace]) -> None:
     toy()
     code, _, text = verb(*TOY, "--template-shape", 8, 40, 40)
-    assert code == 2 and "template_shape: found 8 x 40 x 40" in text
+    assert code == 2 and "--template-shape: found 8 x 40 x 40" in text
     assert "along z" in text and "Dataset903_Toy903/case" in text
     assert verb(*TOY, "--template-shape", 40, 40, 40)[0] == 0
 

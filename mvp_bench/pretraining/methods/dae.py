@@ -171,7 +171,7 @@ class DisruptiveAutoencoder(Method[DaeOptions]):
                 "--batch-size",
                 found=f"{batch_size * world} cases per step with the contrastive loss on",
                 expected="at least 3: two of one modality and one of another",
-                fix="Raise --batch-size, or set the method's weight_contrastive to 0.",
+                fix="Raise --batch-size, or use --weight-contrastive 0.",
             )
         site = encoder.strides[0]
         for name, edge in (("coarsening", options.coarsening), ("token", max(options.token, site))):
@@ -189,7 +189,7 @@ class DisruptiveAutoencoder(Method[DaeOptions]):
                 "pre-training data",
                 found=f"one modality ({', '.join(context.modalities)})",
                 expected="at least two, which the contrastive loss tells apart",
-                fix="Add data of another modality, or set the method's weight_contrastive to 0.",
+                fix="Add data of another modality, or use --weight-contrastive 0.",
             )
 
     def build(self, context: Context) -> None:

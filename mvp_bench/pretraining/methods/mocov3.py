@@ -156,7 +156,7 @@ class MomentumContrast(Method[MocoOptions]):
                 "pre-training data",
                 found="one modality in every case",
                 expected="a case with two modalities, for views from different ones",
-                fix="Add multi-modal data, or set the method's cross_modal to False.",
+                fix="Add multi-modal data, or leave out --cross-modal.",
             )
 
     def build(self, context: Context) -> None:

@@ -137,7 +137,7 @@ class VolumeContrast(Method[VocoOptions]):
                 "--patch-size",
                 found=f"{' x '.join(map(str, patch))}, cut into {grid} base crops",
                 expected=f"at least {least}: a base crop of {encoder.name}'s stride ({encoder.stride} voxels) or more",
-                fix="Raise --patch-size, set the method's grid to fewer base crops, or use an encoder of lower stride.",
+                fix="Raise --patch-size, fewer base crops with --grid, or use an encoder of lower stride.",
             )
 
     def check(self, context: Context) -> None:
@@ -149,7 +149,7 @@ class VolumeContrast(Method[VocoOptions]):
                 "pre-training data",
                 found="one modality in every case",
                 expected="a case with two modalities, for base crops and targets from different ones",
-                fix="Add multi-modal data, or set the method's cross_modal to False.",
+                fix="Add multi-modal data, or leave out --cross-modal.",
             )
         for axis, count in enumerate(self.options.grid):
             extent, whole = context.smallest[axis], context.patch[axis] * context.spacing[axis]

@@ -205,7 +205,7 @@ def test_pictures() -> None:
 
 class TestBadInput:
     def test_too_few_cases_for_contrast(self) -> None:
-        with pytest.raises(InputError, match=r"--batch-size: found 2 cases .* at least 3.*weight_contrastive to 0"):
+        with pytest.raises(InputError, match=r"--batch-size: found 2 cases .* at least 3.*--weight-contrastive 0"):
             dae(DaeOptions())
         spec = ENCODERS["resenc-smoke"]
         DisruptiveAutoencoder.check_settings(DaeOptions(), spec, (16,) * 3, 2, world=2)

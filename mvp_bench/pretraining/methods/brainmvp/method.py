@@ -87,7 +87,7 @@ class BrainMvp(Method[BrainMvpOptions]):
                 "--batch-size",
                 found=f"{batch_size} with the contrastive loss on",
                 expected="at least 2: with one sample there are no negatives, and no gradient from them",
-                fix="Raise --batch-size, or set the method's weight_contrastive to 0.",
+                fix="Raise --batch-size, or use --weight-contrastive 0.",
             )
 
     def check(self, context: Context) -> None:
@@ -97,14 +97,14 @@ class BrainMvp(Method[BrainMvpOptions]):
                 "pre-training data",
                 found="one modality in every case",
                 expected="a case with two modalities, for cross-modal reconstruction",
-                fix="Add multi-modal data, or set the method's cross_modal_start to 1 (template views only).",
+                fix="Add multi-modal data, or use --cross-modal-start 1 (template views only).",
             )
         if self.options.align == "volume" and any(map(math.isnan, context.volume_reach)):
             raise InputError(
                 "pre-training data",
                 found="cases preprocessed without a note of where the middle of the uncropped image was",
                 expected="that note, to lay templates by it",
-                fix="Delete plans/<dataset> and run mvp_plan again, or set the method's align to world or centre.",
+                fix="Delete plans/<dataset> and run mvp_plan again, or use --align world or centre.",
             )
         contrasted = self.options.weight_contrastive and self.options.contrastive_start < 1
         if self.options.contrastive != "infonce" and contrasted and context.most_modalities < 2:
@@ -134,7 +134,7 @@ class BrainMvp(Method[BrainMvpOptions]):
             if (voxels - 0.5) * edge < needed:
                 case = context.largest_cases[axis] if self.options.align == "centre" else "all cases together"
                 raise InputError(
-                    "template_shape",
+                    "--template-shape",
                     found=f"{' x '.join(map(str, grid.shape))} voxels: {voxels * edge:.0f} mm along {'zyx'[axis]}",
                     expected=f"at least {needed + edge:.0f} mm there, the extent of {case or 'the largest case'}",
                     fix="Make template_shape larger, or leave it out: templates are then as large as the data need.",

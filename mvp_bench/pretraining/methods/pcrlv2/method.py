@@ -109,7 +109,7 @@ class Pcrlv2(Method[Pcrlv2Options]):
                     found=f"{extent / spacing:.0f} voxels along {'zyx'[axis]}",
                     expected=f"at least {math.ceil(needed[axis])}, the smallest global crop of a patch of "
                     f"{' x '.join(map(str, context.patch))}",
-                    fix="Leave the case out, or lower --patch-size or the method's global_scale.",
+                    fix="Leave the case out, or lower --patch-size or --global-scale.",
                 )
 
     def build(self, context: Context) -> None:
