@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from mvp_bench.datasets.dataset_json import dataset_json
-from mvp_bench.datasets.preparation.sources import Sources
+from mvp_bench.datasets.preparation.sources import SOURCES, Sources
 from mvp_bench.datasets.prepared import card_facts, dataset_key, splits_key
 from mvp_bench.datasets.schema import Card, Case, DatasetBlock, Fold, Splits
 from mvp_bench.sealed import write_sealed
@@ -104,6 +104,8 @@ def write_prepared(folder: Path, card: Card, block: DatasetBlock, splits: Splits
     write_sealed(folder / "sources.json", sources.model_dump(mode="json"))
     write_sealed(folder / "splits.json", splits.model_dump(mode="json"))
     write_sealed(folder / "dataset.json", dataset_json(card, block))
+    nothing = Sources(dataset=card.dataset_name, folder="source", files={}, folders={})  # no release is watched
+    write_sealed(folder / SOURCES, nothing.model_dump(mode="json"))
 
 
 def _volumes(

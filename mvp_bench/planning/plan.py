@@ -13,6 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from mvp_bench.config.groups import PlanningConfig
+from mvp_bench.datasets.preparation.unchanged import require_unchanged
 from mvp_bench.datasets.prepared import BLOCK, dataset_json_path, load_block
 from mvp_bench.datasets.schema import Card, DatasetBlock, resolve_path
 from mvp_bench.errors import InputError
@@ -82,11 +83,12 @@ def plan_dataset(
     Every plan lies in a folder that bears its key, and so do the arrays; neither changes once it is written.
 
     Raises:
-        InputError: if it is not prepared, or no patch fits the memory budget.
+        InputError: if it is not prepared, its card or sources have changed since, or no patch fits the memory budget.
     """
     base = workspace.plan(card.dataset_name)
     with lock(base / "plan"):
         block = load_block(workspace, card)
+        require_unchanged(workspace, card)
         files = case_files(workspace, card, block)
         found = _fingerprint(base, block, files, config, pool)
         folder, plan = _plan(workspace, card, block, topology, config, found)
