@@ -1,8 +1,10 @@
-"""The house: imports run downwards, help is quick, files stay small, ruff and the type checker are clean."""
+"""The house: imports run downwards and in no circle, names are unique, files and functions are small, help is quick."""
 
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 import resource
 import subprocess
 import sys
@@ -79,6 +81,133 @@ def test_the_order_is_checked() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
+
+
+def graph() -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports, inside functions too."""
+    names = {_module(path): path for path in MODULES}
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mvp_bench"):
+                for alias in node.names:
+                    whole = f"{node.module}.{alias.name}"
+                    found[name].add(whole if whole in names else node.module)
+            elif isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names if alias.name in names}
+        found[name] &= names.keys() - {name}
+    return found
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of nodes that reach each other: those from which one comes back to where one started."""
+    reach: dict[str, set[str]] = {}
+    for start in edges:
+        seen: set[str] = set()
+        todo = list(edges[start])
+        while todo:
+            node = todo.pop()
+            if node not in seen:
+                seen.add(node)
+                todo += edges.get(node, ())
+        reach[start] = seen
+    back = {start: tuple(sorted(n for n in reach[start] if start in reach.get(n, ()))) for start in edges}
+    groups = {group for start, group in back.items() if start in reach[start]}
+    return [list(group) for group in sorted(groups)]
+
+
+def test_no_circle_of_files() -> None:
+    assert circles(graph()) == []
+
+
+def test_no_circle_of_folders() -> None:
+    """Among the folders in one folder; a package's own files may use its folders, and be used by them."""
+    rooms: dict[str, set[str]] = {}
+    for module, imports in graph().items():
+        for other in imports:
+            shared = 0
+            for one, two in zip(module.split("."), other.split("."), strict=False):
+                if one != two:
+                    break
+                shared += 1
+            parts, others = module.split(".")[:-1], other.split(".")
+            others = others if (PACKAGE.parent / Path(*others)).is_dir() else others[:-1]
+            if len(parts) > shared and len(others) > shared:
+                rooms.setdefault(".".join(parts[: shared + 1]), set()).add(".".join(others[: shared + 1]))
+    assert circles(rooms) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_class_names_are_unique() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(_module(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+PREPOSITIONS = ("Of", "For", "In", "With", "To", "On", "By", "From", "At", "Into")
+PREPOSITION_FIRST = re.compile(rf"^(?:{'|'.join(PREPOSITIONS)})\b")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_docstrings_begin_with_what_a_thing_is(path: Path) -> None:
+    """Public ones, of modules, classes and functions, and the strings under fields that serve as help."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            name = getattr(node, "name", "")
+            if not name.startswith("_"):
+                assert not PREPOSITION_FIRST.match(ast.get_docstring(node) or ""), f"{name or path.name}"
+            for field, text in _field_texts(node):
+                assert field.startswith("_") or not PREPOSITION_FIRST.match(text), f"{name}.{field}: {text}"
+
+
+def _field_texts(node: ast.AST) -> list[tuple[str, str]]:
+    body = getattr(node, "body", [])
+    found = []
+    for before, text in itertools.pairwise(body):
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
+            target = before.target if isinstance(before, ast.AnnAssign) else getattr(before, "targets", [None])[0]
+            if isinstance(target, ast.Name):
+                found.append((target.id, text.value.value.strip()))
+    return found
+
+
+LONGEST = 50
+"""Lines of a function; ruff counts its branches (PLR0912, at most 12)."""
+JUSTIFIED: dict[str, str] = {}
+"""Function -> why it is longer."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_functions_stay_small(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            name = f"{_module(path)}.{node.name}"
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= LONGEST or name in JUSTIFIED, f"{name}: {lines} lines"
+
+
+UNPICKLERS = ("load_pickle", r"pickle\.loads?\b", r"Unpickler\(", r"joblib\.load", "allow_pickle=True")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_is_unpickled(path: Path) -> None:
+    """What loads pickles, under whatever name, stands nowhere in the package; torch reads tensors and plain values."""
+    assert not re.search("|".join(UNPICKLERS), path.read_text())
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
 
 
 @pytest.mark.parametrize("verb", VERBS)

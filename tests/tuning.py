@@ -13,7 +13,7 @@ from mvp_bench.datasets.schema import Fold
 from mvp_bench.evaluation.run import Export, score_cases
 from mvp_bench.finetuning.fit import fit
 from mvp_bench.finetuning.job import FineTuneJob
-from mvp_bench.finetuning.model import load_model
+from mvp_bench.finetuning.loading import load_model
 from mvp_bench.planning.plan import Planned
 from mvp_bench.planning.store import CaseStore
 

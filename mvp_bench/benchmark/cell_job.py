@@ -27,7 +27,7 @@ from mvp_bench.config.groups import SegmentationConfig
 from mvp_bench.evaluation.run import Export, score_cases
 from mvp_bench.finetuning.fit import fit
 from mvp_bench.finetuning.job import FineTuneJob
-from mvp_bench.finetuning.model import load_model
+from mvp_bench.finetuning.loading import load_model
 from mvp_bench.identity import code_version
 from mvp_bench.models.record import read_record
 from mvp_bench.planning.store import CaseStore

@@ -87,9 +87,34 @@ def cell_of(
     workspace: Workspace, task: Task, method: str, weights: Weights, config: BenchmarkConfig, seed: int
 ) -> CellRun:
     """One cell of the grid, as a job."""
+    spec = spec_of(task, method, weights, config, profile, seed)
+    planned, fold = task.planned, task.fold
+    files = case_files(workspace, planned.card, planned.block)
+    tune = FineTuneJob(
+        task=spec.task,
+        key=spec.key,
+        plan=planned.plan,
+        cases_folder=planned.cases,
+        arrays=planned.arrays,
+        regions=spec.regions,
+        classes=spec.classes,
+        fold=fold,
+        encoder=spec.encoder,
+        pretrained=weights.folder,
+        stem=config.stem,
+        seed=seed,
+        config=tuning_of(task.card, config),
+        runtime=config.runtime,
+        folder=spec.folder(workspace),
+    )
+    images = {case: next(str(path) for path in files[case].images if path) for case in fold.test}
+    return CellRun(workspace.root, spec, tune, images, config.keep_models)
+
+
+def spec_of(task: Task, method: str, weights: Weights, config: BenchmarkConfig, profile: str, seed: int) -> CellSpec:
+    """What a cell is: its coordinates, and the keys of all that it is made from."""
     planned, block, fold = task.planned, task.planned.block, task.fold
-    tuning = tuning_of(task.card, config)
-    spec = CellSpec(
+    return CellSpec(
         task=task.card.dataset_name,
         kind=task.card.kind,  # type: ignore[arg-type]
         source=block.source,
@@ -117,28 +142,8 @@ def cell_of(
             encoder=weights.key,
             pretraining=dict(weights.data),
         ),
-        settings={**counted(tuning), **resolved_runtime(config.runtime)},
+        settings={**counted(tuning_of(task.card, config)), **resolved_runtime(config.runtime)},
     )
-    files = case_files(workspace, planned.card, block)
-    tune = FineTuneJob(
-        task=spec.task,
-        key=spec.key,
-        plan=planned.plan,
-        cases_folder=planned.cases,
-        arrays=planned.arrays,
-        regions=spec.regions,
-        classes=spec.classes,
-        fold=fold,
-        encoder=spec.encoder,
-        pretrained=weights.folder,
-        stem=config.stem,
-        seed=seed,
-        config=tuning,
-        runtime=config.runtime,
-        folder=spec.folder(workspace),
-    )
-    images = {case: next(str(path) for path in files[case].images if path) for case in fold.test}
-    return CellRun(workspace.root, spec, tune, images, config.keep_models)
 
 
 def tuning_of(card: Card, config: BenchmarkConfig) -> SegmentationConfig | ClassificationConfig:

@@ -37,7 +37,7 @@ from mvp_bench.leaderboard.render.terminal import print_leaderboards
 from mvp_bench.models.record import RECORD_FILE, EncoderRecord
 from mvp_bench.parallel import preload, worker_pool
 from mvp_bench.planning.plan import Planned, print_plans
-from mvp_bench.pretraining.cohort import Cohort, gather, make_phantoms, seen_patients
+from mvp_bench.pretraining.cohort import GatheredData, gather, make_phantoms, seen_patients
 from mvp_bench.pretraining.job import PretrainJob
 from mvp_bench.pretraining.method import resolve_options
 from mvp_bench.progress import console, log
@@ -185,7 +185,7 @@ def make_tasks(workspace: Workspace, planned: Planned, config: BenchmarkConfig) 
             yield Task(planned, index, fold.model_copy(update={"train": train}), splits.key, budget)
 
 
-def _make_grid(cohort: Cohort, choice: _Choice, config: BenchmarkConfig, pool: Executor) -> _Grid:
+def _make_grid(cohort: GatheredData, choice: _Choice, config: BenchmarkConfig, pool: Executor) -> _Grid:
     workspace = cohort.workspace
     planned = cohort.planned
     for name, own in choice.imported.items():
@@ -223,7 +223,7 @@ def _make_grid(cohort: Cohort, choice: _Choice, config: BenchmarkConfig, pool: E
 
 
 def _pretraining(
-    cohort: Cohort,
+    cohort: GatheredData,
     choice: _Choice,
     config: BenchmarkConfig,
     method: str,

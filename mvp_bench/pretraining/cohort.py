@@ -24,7 +24,7 @@ from mvp_bench.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Cohort:
+class GatheredData:
     """Prepared datasets of one source, real or phantom: who is who in them, and their plans."""
 
     workspace: Workspace
@@ -58,7 +58,7 @@ def gather(
     planning: PlanningConfig,
     overlap: OverlapConfig,
     pool: Executor,
-) -> Cohort:
+) -> GatheredData:
     """Audit and plan prepared datasets.
 
     Args:
@@ -73,7 +73,7 @@ def gather(
     print_audit(shared)
     planned = {card.id: plan_dataset(workspace, card, ENCODERS[encoder], planning, pool) for card in to_plan}
     refuse_mixture([(p.card, p.block.source) for p in planned.values()])
-    return Cohort(workspace, planned, shared)
+    return GatheredData(workspace, planned, shared)
 
 
 def make_phantoms(workspace: Workspace, cards: Iterable[Card], size: PhantomConfig, seed: int, workers: int) -> None:

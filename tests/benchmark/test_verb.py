@@ -11,7 +11,7 @@ from mvp_bench.benchmark.grid import check_methods
 from mvp_bench.benchmark.verb import run_benchmark
 from mvp_bench.config.profiles import SMOKE
 from mvp_bench.errors import InputError
-from mvp_bench.finetuning.model import load_model
+from mvp_bench.finetuning.loading import load_model
 from mvp_bench.io import read_json
 from mvp_bench.leaderboard.render.files import write_leaderboards
 from mvp_bench.registry import METHODS

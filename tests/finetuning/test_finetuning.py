@@ -18,7 +18,8 @@ from mvp_bench.errors import InputError
 from mvp_bench.finetuning.classification import _Training
 from mvp_bench.finetuning.fit import fit
 from mvp_bench.finetuning.job import FineTuneJob
-from mvp_bench.finetuning.model import load_model, read_model_record
+from mvp_bench.finetuning.loading import load_model
+from mvp_bench.finetuning.model import read_model_record
 from mvp_bench.finetuning.segmentation import SegmentationTrainer
 from mvp_bench.parallel import Inline
 from mvp_bench.planning.plan import case_files, plan_dataset
