@@ -87,7 +87,7 @@ def cell_of(
     workspace: Workspace, task: Task, method: str, weights: Weights, config: BenchmarkConfig, seed: int
 ) -> CellRun:
     """One cell of the grid, as a job."""
-    spec = spec_of(task, method, weights, config, profile, seed)
+    spec = spec_of(task, method, weights, config, seed)
     planned, fold = task.planned, task.fold
     files = case_files(workspace, planned.card, planned.block)
     tune = FineTuneJob(
@@ -111,7 +111,7 @@ def cell_of(
     return CellRun(workspace.root, spec, tune, images, config.keep_models)
 
 
-def spec_of(task: Task, method: str, weights: Weights, config: BenchmarkConfig, profile: str, seed: int) -> CellSpec:
+def spec_of(task: Task, method: str, weights: Weights, config: BenchmarkConfig, seed: int) -> CellSpec:
     """What a cell is: its coordinates, and the keys of all that it is made from."""
     planned, block, fold = task.planned, task.planned.block, task.fold
     return CellSpec(

@@ -193,7 +193,7 @@ def test_a_killed_worker_takes_no_table_away(site: Site) -> None:
     """T16: exit code 2 without tables, although cells were finished."""
     lose_cells(site)
     command = benchmark(site)
-    command[command.index("--jobs") + 1] = "2"
+    command[command.index("--workers") + 1] = "2"
     running = start(command, site.root / "output.txt")
     victim, deadline = "", time.monotonic() + 120
     while not victim and time.monotonic() < deadline:
