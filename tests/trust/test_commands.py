@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 
-from tests.benchmarks.attacks.site import Ended, Site, benchmark, build, finish, run_commands, start
+from tests.benchmarks.attacks.site import Ended, Site, benchmark, build, finish, run_commands, save, start
 
 pytestmark = pytest.mark.slow
 
@@ -145,9 +147,8 @@ def test_another_plan_beside_changes_nothing(site: Site, options: tuple[str, ...
 def test_changed_sources_are_noticed(site: Site) -> None:
     """T5: old arrays were scored on new masks."""
     scan, mask = (site.source / "701" / "p70100" / name for name in ("t1.nii.gz", "seg.nii.gz"))
-    other = site.source / "701" / "p70101"
-    scan.write_bytes((other / "t1.nii.gz").read_bytes())
-    mask.write_bytes((other / "seg.nii.gz").read_bytes())
+    save(scan, np.asarray(nib.load(scan).dataobj) * 1.5)
+    save(mask, np.roll(np.asarray(nib.load(mask).dataobj), 1, axis=0))
     ended = run(site, benchmark(site))
     assert ended.code == 2 and "p70100" in ended.output, ended.output[-2000:]
     tables = again(site)
