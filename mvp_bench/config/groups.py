@@ -49,7 +49,7 @@ class PhantomConfig:
     """Size of the synthetic cohort (anatomy and physics are in datasets/phantom)."""
 
     spacing_mm: Annotated[float, Ge(0.5), Le(10)] = 1.0
-    """In-plane voxel edge of the phantom releases, mm. Slice thickness follows the real release in proportion."""
+    """Voxel edge of the phantom releases within a slice, mm. Slice thickness follows the real release in proportion."""
     segmentation_patients: Annotated[int, Ge(1), Le(100_000)] = 60
     """Patients per segmentation dataset."""
     classification_patients: Annotated[int, Ge(1), Le(100_000)] = 120

@@ -35,8 +35,8 @@ class SplitRule(_Strict):
     official: dict[Literal["train", "val", "test"], list[str]] | None = None
     """Patient ids per part, for ``official``. A phantom cohort is divided by ``ratio`` instead."""
     file: str | None = None
-    """For ``file``: a split file of BrainMVP's form (lists ``training``, ``validation``, ``test`` of image paths);
-    relative to the workspace's ``datasets/splits/``, or absolute."""
+    """Name of a split file (for ``file``) of BrainMVP's form (lists ``training``, ``validation``, ``test`` of image
+    paths); relative to the workspace's ``datasets/splits/``, or absolute."""
 
 
 class Paper(_Strict):
@@ -64,7 +64,7 @@ class Card(_Strict):
     classes: list[str] = []
     """Class names; their order gives the class index (classification)."""
     patient_rule: Annotated[str, FOR_PEOPLE]
-    """In words: how the patient is read from the file names."""
+    """Rule in words: how the patient is read from the file names."""
     patient_space: str = ""
     """Name of the list that patient ids are taken from; datasets that name the same one have the same people under
     the same ids. Default: a list of the dataset's own. Ids of the known releases are recognised anyway."""
@@ -173,7 +173,7 @@ class DatasetBlock(_Strict):
     phantom: str | None = None
     """Key of the phantom release; None for real data."""
     key: str = ""
-    """Of all that the dataset was made from (see ``prepared.dataset_key``)."""
+    """Key of all that the dataset was made from (see ``prepared.dataset_key``)."""
     code_version: str
     provenance: dict[str, Any] = {}
     """Configuration of the phantom, or of the converter."""
@@ -201,7 +201,7 @@ class Splits(_Strict):
     hash: str = ""
     """SHA-256 (hex) of everything above; every result carries it."""
     key: str = ""
-    """Of everything above and of the dataset (see ``prepared.splits_key``)."""
+    """Key of everything above and of the dataset (see ``prepared.splits_key``)."""
 
     @model_validator(mode="after")
     def _patients_are_whole(self) -> Splits:

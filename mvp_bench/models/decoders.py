@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import nn
 
-from mvp_bench.models.encoders.base import EncoderSpec
-from mvp_bench.models.encoders.residual import NORM_EPS
+from mvp_bench.models.norms import NORM_EPS
+
+
+class HasDecoders(Protocol):
+    """What has decoders of its own to offer: an encoder's preset (``encoders.base.EncoderSpec``)."""
+
+    def unet_decoder(self, out_channels: int = 1) -> nn.Module:
+        """A decoder with skips."""
+
+    def skip_free_decoder(self, out_channels: int = 1, *, linear: bool = False) -> nn.Module:
+        """A decoder without skips."""
 
 
 class SkipFreeDecoder(nn.Module):
@@ -108,11 +117,11 @@ def nnunet_decoder(
     return decoder
 
 
-def unet_decoder(spec: EncoderSpec, out_channels: int = 1) -> nn.Module:
+def unet_decoder(spec: HasDecoders, out_channels: int = 1) -> nn.Module:
     """The encoder's decoder with skips, for reconstruction: list of maps -> (B, out, z, y, x)."""
     return spec.unet_decoder(out_channels)
 
 
-def skip_free_decoder(spec: EncoderSpec, out_channels: int = 1, *, linear: bool = False) -> nn.Module:
+def skip_free_decoder(spec: HasDecoders, out_channels: int = 1, *, linear: bool = False) -> nn.Module:
     """The encoder's decoder without skips: list of maps -> (B, out, z, y, x); see :class:`SkipFreeDecoder`."""
     return spec.skip_free_decoder(out_channels, linear=linear)

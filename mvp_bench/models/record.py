@@ -16,11 +16,11 @@ AXIS_ORDER = "zyx"
 ORIENTATION = "RAS"
 
 
-class _Strict(BaseModel):
+class _EncoderPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TrainingData(_Strict):
+class TrainingData(_EncoderPart):
     """What one dataset contributed."""
 
     dataset: str
@@ -28,7 +28,7 @@ class TrainingData(_Strict):
     source: Literal["real", "phantom"]
     licence: str
     data_hash: str
-    """Of the preprocessed cases."""
+    """Key of the preprocessed cases."""
     patients: list[str]
     cases: list[str]
     excluded_patients: list[str]
@@ -37,7 +37,7 @@ class TrainingData(_Strict):
     """Cases left out as near-duplicates (``deduplicate``) -> the case among ``cases`` that each resembles."""
 
 
-class Cost(_Strict):
+class PretrainingCost(_EncoderPart):
     """What the run took, over all its resumptions."""
 
     wall_time_s: float
@@ -50,15 +50,15 @@ class Cost(_Strict):
     precision: str
 
 
-class Origin(_Strict):
+class Origin(_EncoderPart):
     """Where an imported encoder comes from. Nothing is claimed that the file does not say."""
 
     format: str
-    """Of the file."""
+    """Format of the file."""
     file: str
     """Its name."""
     sha256: str
-    """Of its bytes."""
+    """SHA-256 of its bytes."""
     licence: str
     citation: str = ""
     unknown: list[str] = []
@@ -69,7 +69,7 @@ class Origin(_Strict):
     """Adaptation plan, trainer and the like, as the file has them."""
 
 
-class EncoderRecord(_Strict):
+class EncoderRecord(_EncoderPart):
     """Everything that is known about a pre-trained encoder."""
 
     format: Literal[1] = 1
@@ -105,11 +105,11 @@ class EncoderRecord(_Strict):
     seed: int
     versions: dict[str, str]
     weights_sha256: str
-    cost: Cost
+    cost: PretrainingCost
     final_losses: dict[str, float] = {}
     """Last line of log.csv."""
     origin: Origin | None = None
-    """Of imported weights; ``None`` for those trained here."""
+    """Origin of imported weights; ``None`` for those trained here."""
 
 
 def read_record(run_dir: Path) -> EncoderRecord:

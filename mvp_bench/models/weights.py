@@ -6,8 +6,9 @@ under its first name, and any of the names is accepted on the way in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -174,26 +175,15 @@ def initialise_encoder(
     stem = stem_name(encoder)
     stem_names = {raw_names[f"{stem}.weight"]} | {raw_names[n] for n in (f"{stem}.bias",) if n in raw_names}
 
-    loaded: list[str] = []
-    adapted: list[str] = []
-    new: list[str] = []
-    problems: list[str] = []
-    values: State = {}
-    for name in names:
-        source, target = sources.get(name), targets[name]
-        if name in stem_names and stem_rule == "reinit":
-            new.append(name)
-            continue
-        if source is not None and name == f"{stem}.weight":
-            source = adapt_stem(source, stem_rule, in_channels, modalities, stem_modalities)
-        if source is None:
-            problems.append(f"{name} is missing")
-        elif source.shape != target.shape:
-            problems.append(f"{name} has shape {tuple(source.shape)}, not {tuple(target.shape)}")
-        else:
-            values[name] = source
-            unchanged = source is sources[name]
-            (loaded if unchanged else adapted).append(name)
+    adapt = partial(
+        adapt_stem,
+        rule=stem_rule,
+        in_channels=in_channels,
+        modalities=modalities,
+        stem_modalities=stem_modalities,
+    )
+    left_fresh = stem_names if stem_rule == "reinit" else set()
+    values, problems = _matched(sources, targets, [n for n in names if n not in left_fresh], f"{stem}.weight", adapt)
     if problems:
         share = (len(names) - len(problems)) / len(names)
         raise _mismatch(where, f"{share:.1%} of the encoder's tensors; {problems[0]}", encoder)
@@ -201,12 +191,35 @@ def initialise_encoder(
         for name, value in values.items():
             targets[name].copy_(value)
     return LoadReport(
-        tuple(loaded),
-        tuple(adapted),
-        tuple(new),
+        tuple(name for name, value in values.items() if value is sources[name]),
+        tuple(name for name, value in values.items() if value is not sources[name]),
+        tuple(name for name in names if name in left_fresh),
         sum(v.numel() for v in values.values()),
         sum(targets[n].numel() for n in names),
     )
+
+
+def _matched(
+    sources: State,
+    targets: Mapping[str, torch.Tensor],
+    wanted: Sequence[str],
+    stem_weight: str,
+    adapt: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[State, list[str]]:
+    """The tensors to copy, the stem's adapted; and what is missing or of another shape, in words."""
+    values: State = {}
+    problems: list[str] = []
+    for name in wanted:
+        source, target = sources.get(name), targets[name]
+        if source is not None and name == stem_weight:
+            source = adapt(source)
+        if source is None:
+            problems.append(f"{name} is missing")
+        elif source.shape != target.shape:
+            problems.append(f"{name} has shape {tuple(source.shape)}, not {tuple(target.shape)}")
+        else:
+            values[name] = source
+    return values, problems
 
 
 def adapt_stem(

@@ -22,13 +22,13 @@ from mvp_bench.sealed import read_sealed
 
 Size = tuple[int, int, int]
 INDEX = Path("index", "index.json")
-"""In a folder of its own: nnU-Net wants nothing but arrays beside the arrays."""
+"""File of the index, in a folder of its own: nnU-Net wants nothing but arrays beside the arrays."""
 PROPERTIES, REFERENCE = "properties/{}.msgpack", "reference/{}.b2nd"
 """nnU-Net's properties of a case, and its mask on the source's grid in RAS, which predictions are compared with."""
 ENTRIES = "entries"
 """Folder of the cases' records."""
 RANGE_PERCENTILES = (5.0, 95.0)
-"""Of an image's brain voxels: the intensities that become 0 and 1 where methods ask for unit intensities."""
+"""Percentiles of an image's brain voxels: the intensities that become 0 and 1 where methods want unit intensities."""
 AGAIN = "Delete the folder and start the same command again: it is made anew."
 MOST_OPEN = 128
 """Files held open at once: each takes a mapping and some memory, and systems allow about a thousand."""

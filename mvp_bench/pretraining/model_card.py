@@ -41,7 +41,7 @@ def model_card(
         "## Losses",
         "Each loss stands beside what its trivial solution (a constant prediction, equal features) gets.",
         _curves(rows),
-        "## Cost",
+        "## PretrainingCost",
         f"{record.cost.wall_time_s:.0f} s on {record.cost.device} in {record.cost.precision}, "
         f"{record.cost.peak_memory_mb:.0f} MB at peak, {record.cost.parameters:,} trained parameters, "
         f"{record.cost.voxels_seen:,} voxels seen.",

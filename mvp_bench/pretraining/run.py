@@ -20,7 +20,7 @@ from mvp_bench.datasets.overlap.audit import Leak
 from mvp_bench.edges import writing
 from mvp_bench.identity import code_version
 from mvp_bench.io import lock, write_json, write_text
-from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, read_record
+from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, EncoderRecord, PretrainingCost, read_record
 from mvp_bench.models.weights import save_encoder
 from mvp_bench.pretraining import distributed
 from mvp_bench.pretraining.case_table import CaseTable
@@ -202,7 +202,7 @@ def _write(
         seed=engine.seed,
         versions={"mvp_bench": code_version(), "torch": version("torch"), "python": sys.version.split()[0]},
         weights_sha256=checksum,
-        cost=Cost(
+        cost=PretrainingCost(
             wall_time_s=outcome.wall_time_s,
             peak_memory_mb=peak_memory(place.device),
             parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mvp_bench.io import write_json
-from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, TrainingData
+from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, EncoderRecord, PretrainingCost, TrainingData
 from mvp_bench.models.weights import save_encoder
 from mvp_bench.registry import ENCODERS
 
@@ -56,7 +56,9 @@ def make_run(folder: Path, encoder: str = "resenc-smoke", stem_modalities: tuple
         seed=0,
         versions={},
         weights_sha256=checksum,
-        cost=Cost(wall_time_s=1, peak_memory_mb=1, parameters=1, voxels_seen=1, device="cpu", precision="fp32"),
+        cost=PretrainingCost(
+            wall_time_s=1, peak_memory_mb=1, parameters=1, voxels_seen=1, device="cpu", precision="fp32"
+        ),
     )
     write_json(folder / RECORD_FILE, record)
     return module

@@ -22,6 +22,7 @@ from mvp_bench.planning.plan import plan_dataset
 from mvp_bench.registry import ENCODERS
 from mvp_bench.workspace import Workspace
 from tests.models.foreign import make_run, nnssl_checkpoint, nnunet_checkpoint, nnunet_network
+from tests.stock import preprocess_with_stock_nnunet
 from tests.toy import toy_card, toy_dataset
 
 STEM = "stem.convs.0.conv.weight"
@@ -208,6 +209,7 @@ def test_stock_nnunet_trains_from_an_export(workspace: Workspace, tmp_path: Path
     card = toy_card()
     toy_dataset(workspace, card)
     planned = plan_dataset(workspace, card, ENCODERS["resenc-smoke"], SMOKE.planning, Inline())
+    preprocess_with_stock_nnunet(workspace, planned)
     module = make_run(tmp_path / "ours")
     export_checkpoint(tmp_path / "ours", tmp_path / "out.pth", kind, card.modalities)
 

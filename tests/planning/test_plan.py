@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +18,7 @@ from mvp_bench.planning.plan import plan_dataset, preprocess_for_pretraining
 from mvp_bench.planning.store import CaseStore
 from mvp_bench.registry import ENCODERS
 from mvp_bench.workspace import Workspace
+from tests.stock import preprocess_with_stock_nnunet
 from tests.toy import toy_card, toy_dataset
 
 PLANNING = SMOKE.planning
@@ -91,18 +91,13 @@ def test_fingerprint_counts_modalities_and_classes(workspace: Workspace) -> None
 
 
 def test_stock_nnunet_trains_one_step_from_the_plan(workspace: Workspace) -> None:
-    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     result = planned(workspace)
     manager = PlansManager(str(result.folder / "plan.json"))
     assert manager.get_configuration("3d_fullres").patch_size == result.configuration["patch_size"]
-    for name in ("plan.json", "dataset.json"):  # where stock nnU-Net looks for them
-        shutil.copy(result.folder / name, workspace.plan(result.card.dataset_name) / name)
-    preprocessor = DefaultPreprocessor(verbose=False)
-    preprocessor.show_progress_bar = False
-    preprocessor.run(result.card.dataset_name, "3d_fullres", "plan", num_processes=1)
+    preprocess_with_stock_nnunet(workspace, result)
     assert CaseStore(result.cases).cases == result.store.cases, "stock preprocessing leaves ours alone"
     plans = {**read_json(result.folder / "plan.json"), "continue_training": False}
     trainer = nnUNetTrainer(

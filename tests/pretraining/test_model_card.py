@@ -64,7 +64,7 @@ def test_every_run_writes_a_whole_card(trained: tuple[EncoderRecord, str]) -> No
     last = record.final_losses
     for name in ("distillation", "cross_modal", "distillation_trivial"):
         assert float(curves[-1][name]) == pytest.approx(last[name], rel=1e-3)
-    cost = found["Cost"]
+    cost = found["PretrainingCost"]
     assert f"{record.cost.wall_time_s:.0f} s" in cost and f"{record.cost.parameters:,} trained parameters" in cost
     assert f"{record.cost.peak_memory_mb:.0f} MB" in cost and f"{record.cost.voxels_seen:,} voxels" in cost
     assert BrainMvp.declaration.citation in found["Method"]

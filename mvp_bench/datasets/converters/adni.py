@@ -57,7 +57,7 @@ class AdniOptions(ConverterOptions):
     enrolment. ``visit``: the diagnosis at the examination nearest to the scan, from ADNIMERGE.csv or
     DXSUM_PDXCONV_ADNIALL.csv."""
     max_days: int = Field(default=90, ge=0)
-    """For ``visit``: days that scan and examination may lie apart. Visits are six months or more apart, so 90 days are
+    """Days (for ``visit``) that scan and examination may lie apart. Visits are six months or more apart, so 90 days are
     nearer to one than to any other."""
     visit: Literal["earliest", "all"] | list[str] = "earliest"
     """Each subject's earliest usable visit, all of them, or those with these codes (such as sc, bl, m12), as they stand

@@ -106,7 +106,7 @@ class BidsOptions(SourceOptions):
     class_column: str | None = None
     """Column with the class, in participants.tsv or in the subjects' sessions.tsv."""
     encoding: str = "utf-8-sig"
-    """Of the tables."""
+    """Encoding of the tables."""
 
     @field_validator("label")
     @classmethod

@@ -35,7 +35,7 @@ _LENGTHS = {
 }
 """First bytes of a header, which say its length -> the length and the kind."""
 PAIR_ENDINGS = (".hdr", ".img", ".hdr.gz", ".img.gz")
-"""Of volumes that are kept in two files; the packed ones are not supported."""
+"""Endings of volumes that are kept in two files; the packed ones are not supported."""
 _PIECE = 1 << 20
 _UNITS = {1: ("metre", 1000.0), 3: ("micrometre", 0.001)}
 """Code of the lengths' unit -> name, factor to mm; others mean mm, or say nothing."""

@@ -56,7 +56,7 @@ class _Plain:
         self._raw, self._at = raw, 0
 
     def read(self, most: int) -> bytes:
-        """At most so many of the next bytes; empty at the end."""
+        """The next bytes, so many at most; empty at the end."""
         piece = self._raw[self._at : self._at + max(most, 0)]
         self._at += len(piece)
         return piece
@@ -69,7 +69,7 @@ class _Unpacked:
         self._rest, self._stream = raw, _stream()
 
     def read(self, most: int) -> bytes:
-        """At most so many of the next bytes; empty at the end.
+        """The next bytes, so many at most; empty at the end.
 
         Raises:
             EOFError: if the data break off.

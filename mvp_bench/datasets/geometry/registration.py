@@ -85,7 +85,7 @@ class Registration:
         return self.overlap_before >= config.min_overlap
 
     def in_words(self) -> str:
-        """With numbers, for the list of repairs."""
+        """The outcome with its numbers, for the list of repairs."""
         return (
             f"moved {self.moved_mm:.1f} mm, turned {self.turned_degrees:.1f} degrees, "
             f"overlap {self.overlap_before:.2f} to {self.overlap_after:.2f}"

@@ -149,7 +149,7 @@ def grid_offset(grid: Grid, other: Grid, tolerance: float = CheckConfig.grid_tol
 
 
 def grid_difference(grid: Grid, other: Grid, tolerance: float = CheckConfig.grid_tolerance) -> str:
-    """In words how ``grid`` differs from ``other``, with numbers; empty if they are one.
+    """How ``grid`` differs, in words, from ``other``, with numbers; empty if they are one.
 
     Args:
         tolerance: two grids are one if no corner of the volume lies further apart than this many voxels. The default

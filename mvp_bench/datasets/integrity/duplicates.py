@@ -29,7 +29,7 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Occurrence:
     case: str
     role: str
     patient: str
@@ -47,11 +47,11 @@ def find_duplicates(workspace: Workspace, card: Card, facts: Mapping[str, CaseFa
         facts: of this dataset, whose own integrity.json is not read.
     """
     found = Duplicates()
-    places: dict[str, list[_Place]] = defaultdict(list)
+    places: dict[str, list[_Occurrence]] = defaultdict(list)
     for case_id, case in facts.items():
         for role, file in case.files.items():
             if role != LABEL and file.minimum < file.maximum:
-                places[file.voxels].append(_Place(case_id, role, case.patient, file.name))
+                places[file.voxels].append(_Occurrence(case_id, role, case.patient, file.name))
     for same in places.values():
         if len(same) > 1:
             _within(same, card, found)
@@ -75,7 +75,7 @@ def with_duplicates(facts: Mapping[str, CaseFacts], found: Duplicates) -> dict[s
     }
 
 
-def _within(same: list[_Place], card: Card, found: Duplicates) -> None:
+def _within(same: list[_Occurrence], card: Card, found: Duplicates) -> None:
     patients = {place.patient for place in same}
     fault = len(patients) > 1 and card.kind != "pretraining"
     for place in same:

@@ -31,7 +31,7 @@ from mvp_bench.workspace import Workspace
 Evidence = Literal["id", "crosswalk", "image"]
 EVIDENCE: tuple[Evidence, ...] = ("id", "crosswalk", "image")
 OVERLAP = "overlap.json"
-"""Of the last audit, in the workspace's ``datasets/``."""
+"""File of the last audit, in the workspace's ``datasets/``."""
 
 
 @dataclass(frozen=True)

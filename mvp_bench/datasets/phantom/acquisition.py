@@ -1,4 +1,4 @@
-"""From tissue fractions to images as a scanner would deliver them."""
+"""The way from tissue fractions to images as a scanner would deliver them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Atlas:
     resolution: float
     data: npt.NDArray[np.uint8]
     near: dict[str, npt.NDArray[np.bool_]]
-    """For "strip" and "head": the mask, dilated by NEAR_MM."""
+    """The mask (for "strip" and "head"), dilated by NEAR_MM."""
 
     def axes(self) -> tuple[Array, Array, Array]:
         """Voxel centres in MNI mm."""

@@ -1,4 +1,4 @@
-"""From the average head to a person: a folding-free map from image to template coordinates.
+"""The way from the average head to a person: a folding-free map from image to template coordinates.
 
 The map is a pull-back (for every image position, where in the template to look) and a composition of one-to-one maps:
 mass effect of a tumour, affine, cubic B-spline free-form deformation, and local maps that widen the ventricles or

@@ -9,7 +9,7 @@ from mvp_bench.datasets.schema import Card
 from mvp_bench.identity import key_of
 
 MANIFEST = "PHANTOM.json"
-"""At the top of a release; written last, so it means complete."""
+"""File at the top of a release; written last, so it means complete."""
 
 
 def phantom_request(card: Card, config: PhantomConfig, seed: int) -> dict[str, Any]:

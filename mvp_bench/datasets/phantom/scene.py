@@ -48,7 +48,7 @@ class Scene:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the crop."""
+        """Shape of the crop."""
         return len(self.axes[0]), len(self.axes[1]), len(self.axes[2])
 
     def of(self, tissue: str) -> Array:

@@ -47,7 +47,7 @@ class Subject:
     images: dict[str, Array]
     labels: npt.NDArray[np.uint8] | None
     facts: dict[str, Any] = field(default_factory=dict)
-    """For PHANTOM.json: volumes and what else is true of the subject."""
+    """Facts for PHANTOM.json: volumes and what else is true of the subject."""
 
 
 def draw_person(cohort: Cohort, seed: int, index: int) -> Person:

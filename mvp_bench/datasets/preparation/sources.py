@@ -50,7 +50,7 @@ class Sources(_Record):
 
     dataset: str
     folder: str
-    """Of the release; relative to the dataset's folder inside the workspace, else absolute."""
+    """Folder of the release; relative to the dataset's folder inside the workspace, else absolute."""
     files: dict[str, SourceFile]
     folders: dict[str, list[str]]
     """Folder -> what was in it."""

@@ -1,1 +1,1 @@
-"""From the files of a release to cases: what the converters share."""
+"""The way from the files of a release to cases: what the converters share."""

@@ -1,5 +1,5 @@
-"""From files whose names were understood to cases: grouped, one file per modality, complete, and with everything that
-was left out listed. Every converter of the package ends here."""
+"""The way from files whose names were understood to cases: grouped, one file per modality, complete, and with
+everything that was left out listed. Every converter of the package ends here."""
 
 from __future__ import annotations
 

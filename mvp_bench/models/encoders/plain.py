@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mvp_bench.models.encoders.base import EncoderSpec
-from mvp_bench.models.encoders.residual import NORM_EPS
+from mvp_bench.models.norms import NORM_EPS
 from mvp_bench.registry import ENCODERS
 
 if TYPE_CHECKING:

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mvp_bench.models.encoders.base import EncoderSpec
+from mvp_bench.models.norms import NORM_EPS
 from mvp_bench.registry import ENCODERS
 
 if TYPE_CHECKING:
     from torch import nn
-
-NORM_EPS = 1e-5
-"""nnU-Net's epsilon of InstanceNorm3d."""
 
 
 @dataclass(frozen=True)

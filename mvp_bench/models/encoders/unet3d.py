@@ -19,7 +19,7 @@ class UNet3dSpec(EncoderSpec):
     blocks: tuple[int, ...]
     """Residual blocks per level."""
     groups: int = 8
-    """Of the group norms."""
+    """Groups of the group norms."""
 
     def __post_init__(self) -> None:
         if not len(self.features) == len(self.blocks) == len(self.strides):

@@ -24,7 +24,7 @@ class LearnedTemplates:
     affine: np.ndarray
     """4 x 4: voxel (x, y, z) -> RAS position in mm."""
     raw_name: str
-    """In the file."""
+    """Name in the file."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Foreign:
     modalities: tuple[str, ...] = ()
     """Seen in training."""
     stem_modalities: tuple[str, ...] = ()
-    """Of each input channel; empty where the file does not say, or one channel serves every modality."""
+    """Modality of each input channel; empty where the file does not say, or one channel serves every modality."""
     templates: LearnedTemplates | None = None
     spacing: Triple | None = None
     """Voxel edges (z, y, x) in mm."""

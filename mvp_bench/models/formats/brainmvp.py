@@ -25,10 +25,10 @@ UNET_STEM, UNET_LAST = "conv1a.weight", "conv4d.conv2.weight"
 UNET_DECODER = ("up4", "up3", "up2", "up1")
 TEMPLATES = "rep_template"
 EPSILON = 1e-9
-"""In the denominator of the released min-max normalisation."""
+"""Summand in the denominator of the released min-max normalisation."""
 
 
-class BrainMvp:
+class BrainMvpFormat:
     """See the module."""
 
     name = "brainmvp"

@@ -22,7 +22,7 @@ from mvp_bench.models.formats.base import Foreign, LearnedTemplates
 from mvp_bench.models.formats.known import read_foreign
 from mvp_bench.models.formats.match import FileReport, blank, compare, find_preset, stem_channels
 from mvp_bench.models.formats.raw import RawFile
-from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, Cost, EncoderRecord, Origin, read_record
+from mvp_bench.models.record import RECORD_FILE, WEIGHTS_FILE, EncoderRecord, Origin, PretrainingCost, read_record
 from mvp_bench.models.weights import initialise_encoder, save_encoder
 from mvp_bench.registry import unknown_name
 
@@ -40,7 +40,7 @@ class ImportChoices:
     encoder: str | None = None
     """Our preset; default: found by the tensors."""
     modalities: tuple[str, ...] = ()
-    """Of the stem's input channels, or of the training data where the stem has one channel."""
+    """Modalities of the stem's input channels, or of the training data where the stem has one channel."""
     licence: str = ""
     """Overrides what the format knows."""
 
@@ -193,14 +193,6 @@ def _record(
 ) -> EncoderRecord:
     modalities = choices.modalities or named or foreign.modalities
     licence = choices.licence or foreign.licence
-    missing = {
-        "modalities": not modalities,
-        "spacing": foreign.spacing is None,
-        "patch_size": foreign.patch_size is None,
-        "intensity": foreign.intensity is None,
-        "data": True,
-        "cost": True,
-    }
     config = {"format": foreign.format, "file_sha256": raw.sha256, "choices": _choices(choices)}
     edge = max(spec.stride, DEFAULT_PATCH // spec.stride * spec.stride)
     return EncoderRecord(
@@ -222,7 +214,7 @@ def _record(
         seed=0,
         versions={"mvp_bench": code_version(), "torch": version("torch")},
         weights_sha256=checksum,
-        cost=Cost(
+        cost=PretrainingCost(
             wall_time_s=0,
             peak_memory_mb=0,
             parameters=sum(p.numel() for p in encoder.parameters()),
@@ -230,16 +222,28 @@ def _record(
             device=UNKNOWN,
             precision=UNKNOWN,
         ),
-        origin=Origin(
-            format=foreign.format,
-            file=raw.path.name,
-            sha256=raw.sha256,
-            licence=licence,
-            citation=foreign.citation,
-            unknown=[name for name, is_missing in missing.items() if is_missing],
-            notes=list(foreign.notes),
-            details=foreign.details,
-        ),
+        origin=_origin(raw, foreign, licence, not modalities),
+    )
+
+
+def _origin(raw: RawFile, foreign: Foreign, licence: str, without_modalities: bool) -> Origin:
+    missing = {
+        "modalities": without_modalities,
+        "spacing": foreign.spacing is None,
+        "patch_size": foreign.patch_size is None,
+        "intensity": foreign.intensity is None,
+        "data": True,
+        "cost": True,
+    }
+    return Origin(
+        format=foreign.format,
+        file=raw.path.name,
+        sha256=raw.sha256,
+        licence=licence,
+        citation=foreign.citation,
+        unknown=[name for name, is_missing in missing.items() if is_missing],
+        notes=list(foreign.notes),
+        details=foreign.details,
     )
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from mvp_bench.errors import InputError
 from mvp_bench.models.formats.base import Foreign, Format
-from mvp_bench.models.formats.brainmvp import BrainMvp
+from mvp_bench.models.formats.brainmvp import BrainMvpFormat
 from mvp_bench.models.formats.nnssl import Nnssl
 from mvp_bench.models.formats.nnunet import NnUnet
 from mvp_bench.models.formats.raw import RawFile, read_raw
 from mvp_bench.models.formats.swin import Swin
 
-FORMATS: tuple[Format, ...] = (Nnssl(), NnUnet(), BrainMvp(), Swin())
-"""In the order in which they are tried: the more particular first."""
+FORMATS: tuple[Format, ...] = (Nnssl(), NnUnet(), BrainMvpFormat(), Swin())
+"""Formats in the order in which they are tried: the more particular first."""
 
 
 def read_foreign(path: Path) -> tuple[RawFile, Foreign]:

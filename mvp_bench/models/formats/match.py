@@ -245,7 +245,7 @@ class _Signature:
     """An encoder's names and shapes."""
 
     shapes: dict[str, tuple[int, ...]]
-    """Of every name, aliases included."""
+    """Shape of every name, aliases included."""
     owner: dict[str, str]
     """Name -> first name of the same tensor."""
     kernel: str

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from mvp_bench.errors import InputError
 from mvp_bench.registry import ENCODERS
-
-if TYPE_CHECKING:
-    from mvp_bench.models.encoders.base import EncoderSpec
 
 _Arguments = tuple[int, int, str, tuple[int, ...], tuple[tuple[int, ...], ...]]
 _COUNTED = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
@@ -48,7 +44,7 @@ class EncoderUNet(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        spec: EncoderSpec = ENCODERS[encoder]
+        spec = ENCODERS[encoder]
         if (list(features), [list(s) for s in strides]) != (list(spec.features), spec.resolutions()):
             raise InputError(
                 f"plan for encoder {encoder}",

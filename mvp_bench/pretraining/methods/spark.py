@@ -16,7 +16,7 @@ from mvp_bench.config.marks import Off
 from mvp_bench.config.ranges import InnerShare
 from mvp_bench.errors import InputError
 from mvp_bench.models.encoders.base import EncoderSpec
-from mvp_bench.models.encoders.residual import NORM_EPS
+from mvp_bench.models.norms import NORM_EPS
 from mvp_bench.pretraining import masking
 from mvp_bench.pretraining.method import Context, Declaration, LossTerm, Method
 from mvp_bench.pretraining.parts.sparse import dense_layers, masked_norm, sparsify, visible_sites

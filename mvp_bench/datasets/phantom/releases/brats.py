@@ -75,7 +75,7 @@ class Brats2018:
         return f"Brats18_TCIA{person.site + 1:02d}_{index + 1:03d}_1"
 
     def files(self, index: int, count: int, person: Person) -> dict[str, Stored]:
-        """In the grade's folder."""
+        """The files, in the grade's folder."""
         case = self.patient(index, count, person)
         stem = f"{person.class_name}/{case}/{case}"
         return {modality: Stored(f"{stem}_{name}.nii.gz") for modality, name in _UNDERSCORE.items()}
