@@ -167,11 +167,7 @@ def initialise_encoder(
     names = aliases(encoder)
     targets = encoder.state_dict()
     raw_names = {alias: name for name, group in names.items() for alias in group}
-    if unexpected := sorted(set(state) - set(raw_names)):
-        raise _mismatch(where, f"{len(unexpected)} tensors that the encoder has not, e.g. {unexpected[0]}", encoder)
-    sources: State = {}
-    for raw, tensor in state.items():
-        sources.setdefault(raw_names[raw], tensor)
+    sources = _by_first_name(state, raw_names, where, encoder)
     stem = stem_name(encoder)
     stem_names = {raw_names[f"{stem}.weight"]} | {raw_names[n] for n in (f"{stem}.bias",) if n in raw_names}
 
@@ -197,6 +193,18 @@ def initialise_encoder(
         sum(v.numel() for v in values.values()),
         sum(targets[n].numel() for n in names),
     )
+
+
+def _by_first_name(
+    state: Mapping[str, torch.Tensor], raw_names: Mapping[str, str], where: object, encoder: nn.Module
+) -> State:
+    """The file's tensors under the first of their names; one that the encoder has not is an error."""
+    if unexpected := sorted(set(state) - set(raw_names)):
+        raise _mismatch(where, f"{len(unexpected)} tensors that the encoder has not, e.g. {unexpected[0]}", encoder)
+    sources: State = {}
+    for raw, tensor in state.items():
+        sources.setdefault(raw_names[raw], tensor)
+    return sources
 
 
 def _matched(
