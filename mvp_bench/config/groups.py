@@ -22,6 +22,7 @@ from mvp_bench.config.ranges import (
     Factor,
     Few,
     Ge,
+    Gt,
     Helpers,
     InnerShare,
     Le,
@@ -75,6 +76,21 @@ class CheckConfig:
     """Field of view in mm (shortest edge); smaller ones are warned of."""
     max_extent_mm: Annotated[Factor, SHOWN, EXPERT] = 500.0
     """Field of view in mm (longest edge); larger ones are warned of."""
+    max_value: Annotated[float, Gt(0), Le(1e18), EXPERT] = 1e15
+    """Largest value of an image, up or down. Larger ones are a fault: their squares leave single precision."""
+    least_contrast: Annotated[float, Gt(0), Le(1), EXPERT] = 1e-4
+    """Standard deviation of a brain's values, below which an image that cannot be normalised is multiplied by a power
+    of 1000."""
+    min_spread: Annotated[InnerShare, EXPERT] = 0.5
+    """Least standard deviation of a brain after normalisation, its 1 % of outermost values left out. Sound images have
+    0.87 to 0.99."""
+    max_spread: Annotated[float, Ge(1), Le(100), EXPERT] = 1.5
+    """Largest standard deviation of a brain after normalisation."""
+    outlier_spreads: Annotated[float, Ge(3), Le(10_000), EXPERT] = 30.0
+    """Distance from the median, in standard deviations, from which a value is odd. Sound images end at 20."""
+    max_outliers: Annotated[Share, EXPERT] = 0.001
+    """Largest share of a brain's voxels with odd values. Up to it, they are brought nearer where an image cannot be
+    normalised otherwise."""
 
     def broken(self) -> Iterator[Broken]:
         """Rules between the fields that do not hold."""
@@ -150,6 +166,9 @@ class PreparationConfig:
     """Folds of --split k_fold."""
     exclude_faulty: bool = False
     """Exclusion of the cases that fail the check, each listed with its reason. Else any fault stops the preparation."""
+    nan_background: bool = False
+    """Reading of NaN, as SPM writes it outside the head, as background (0) in images and masks, each file listed. Else
+    it is a fault."""
     check: CheckConfig = field(default_factory=CheckConfig)
     registration: Annotated[RegistrationConfig, EXPERT] = field(default_factory=RegistrationConfig)
 

@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_made_is_a_fault_of_its_case(workspace: Workspace,
 
 
 def fake(outcome: Callable[[Derived], TargetOutcome]) -> Callable[..., list[TargetOutcome]]:
-    return lambda item, check, registration: [outcome(item)]
+    return lambda item, *_: [outcome(item)]
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -233,7 +233,7 @@ def test_label_that_is_no_number(cases: dict[str, Case]) -> None:
 def test_nearly_whole_labels(cases: dict[str, Case]) -> None:
     mask(Path(str(cases["c1"].label)), (0.9999, 2, 3.0004), dtype=np.float32)
     one = check(cases)["c1"]
-    assert one.facts.label_voxels == {1: 4, 2: 4, 3: 4} and one.rewrite == ("label",)
+    assert one.facts.label_voxels == {1: 4, 2: 4, 3: 4} and list(one.rewrite) == ["label"]
     values, rounded = whole_numbers(Path("x"), np.array([0.0, 1, 4], np.float32))
     assert values.tolist() == [0, 1, 4] and not rounded
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvp_bench.config.groups import CheckConfig, RegistrationConfig
+from mvp_bench.datasets.geometry.intensities import Mend
 from mvp_bench.datasets.geometry.orientation import axis_codes, brought_to
 from mvp_bench.datasets.geometry.volumes import (
     Grid,
@@ -23,6 +24,7 @@ from mvp_bench.datasets.geometry.volumes import (
     read_grid,
     read_volume,
     whole_numbers,
+    without_nan,
     write_volume,
 )
 from mvp_bench.errors import InputError
@@ -36,7 +38,7 @@ ADC_OF_BRAIN = 1e-3
 """Usual diffusivity of brain in mm2/s: white matter 0.7e-3, grey matter 0.85e-3, with some CSF (3e-3) in the median."""
 ADC_RANGE = 5.0
 """A median is recognised if it lies within this factor of :data:`ADC_OF_BRAIN`; the units are a factor 1000 apart."""
-ADC_UNITS = {"mm2/s": 1e6, "1e-3 mm2/s": 1e3, "1e-6 mm2/s": 1.0}
+ADC_UNITS = {"m2/s": 1e12, "mm2/s": 1e6, "1e-3 mm2/s": 1e3, "1e-6 mm2/s": 1.0}
 """Units that releases store -> factor to 1e-6 mm2/s."""
 
 
@@ -61,6 +63,7 @@ class Derived:
         axes: axis codes (such as LPS) along which the voxels are stored: axes are turned and exchanged, nothing is
             resampled. Empty: as in the source.
         label_map: old label value -> new one; others stay.
+        mend: change of an image's values.
         unit: ``adc``: bring the values to 1e-6 mm2/s by their order of magnitude.
         header: file of equal shape whose affine replaces the source's own, where the header alone is wrong.
         header_if: when: ``always``; within the tolerance for drift (see ``CheckConfig``); or also
@@ -82,6 +85,7 @@ class Derived:
     done: str = ""
     axes: str = ""
     label_map: dict[int, int] = field(default_factory=dict)
+    mend: Mend = field(default_factory=Mend)
     unit: Literal["", "adc"] = ""
     header: Path | None = None
     header_if: Literal["always", "drift", "origin"] = "always"
@@ -92,7 +96,7 @@ class Derived:
     companions: tuple[tuple[Path, Path], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind == "label" and (self.grid or self.unit or self.mask or self.companions):
+        if self.kind == "label" and (self.grid or self.unit or self.mask or self.mend.done or self.companions):
             raise ValueError(f"{self.source}: a label is never resampled, masked or scaled")
         if self.kind == "image" and self.label_map:
             raise ValueError(f"{self.source}: label_map on an image")
@@ -129,13 +133,17 @@ class _Draft:
 
 
 def write_derived(
-    derived: Derived, check: CheckConfig | None = None, registration: RegistrationConfig | None = None
+    derived: Derived,
+    check: CheckConfig | None = None,
+    registration: RegistrationConfig | None = None,
+    nan_background: bool = False,
 ) -> list[TargetOutcome]:
     """Make one file and its companions.
 
     Args:
         check: tolerances for headers; default: :class:`~mvp_bench.config.groups.CheckConfig`'s own.
         registration: likewise for ``align="rigid"``.
+        nan_background: whether NaN is read as 0.
 
     Returns:
         One outcome for the source, and one for each companion.
@@ -146,8 +154,8 @@ def write_derived(
     """
     check, registration = check or CheckConfig(), registration or RegistrationConfig()
     if derived.kind == "label":
-        return [_write_label(derived, check)]
-    drafts = _read(derived)
+        return [_write_label(derived, check, nan_background)]
+    drafts = _read(derived, nan_background)
     for draft in drafts:
         _mend_header(draft, derived, check)
     if derived.unit == "adc":
@@ -175,16 +183,20 @@ def write_derived(
     return outcomes
 
 
-def _read(derived: Derived) -> list[_Draft]:
+def _read(derived: Derived, nan_background: bool) -> list[_Draft]:
     """The source and its companions."""
-    companions = [_draft(source, target, read_volume(source)) for source, target in derived.companions]
-    return [_source(derived), *companions]
+    companions = [_draft(source, target, read_volume(source), nan_background) for source, target in derived.companions]
+    return [_source(derived, nan_background), *companions]
 
 
-def _source(derived: Derived) -> _Draft:
-    draft = _draft(derived.source, derived.target, (derived.reader or read_volume)(derived.source))
+def _source(derived: Derived, nan_background: bool) -> _Draft:
+    volume = (derived.reader or read_volume)(derived.source)
+    draft = _draft(derived.source, derived.target, volume, nan_background)
     if derived.done:
         draft.done.insert(0, derived.done)
+    if derived.mend.done:
+        draft.data = derived.mend.applied(draft.data)
+        draft.done.append(derived.mend.done)
     codes = axis_codes(draft.grid)
     if derived.axes and derived.axes != codes:
         draft.data, draft.grid = brought_to(draft.data, draft.grid, derived.axes)
@@ -192,12 +204,14 @@ def _source(derived: Derived) -> _Draft:
     return draft
 
 
-def _draft(source: Path, target: Path, volume: Volume) -> _Draft:
-    return _Draft(source, target, volume.data, volume.grid, volume.squeezed, list(volume.flaws))
+def _draft(source: Path, target: Path, volume: Volume, nan_background: bool) -> _Draft:
+    data, count = without_nan(volume.data) if nan_background else (volume.data, 0)
+    read = [f"{count} voxels of NaN read as background (0)"] if count else []
+    return _Draft(source, target, data, volume.grid, volume.squeezed, [*volume.flaws, *read])
 
 
-def _write_label(derived: Derived, check: CheckConfig) -> TargetOutcome:
-    draft = _source(derived)
+def _write_label(derived: Derived, check: CheckConfig, nan_background: bool) -> TargetOutcome:
+    draft = _source(derived, nan_background)
     values, rounded = whole_numbers(derived.source, draft.data)
     mapped = values.astype(np.int32)
     for old, new in derived.label_map.items():
@@ -246,7 +260,7 @@ def _scale_adc(draft: _Draft) -> None:
     raise InputError(
         draft.source,
         found=f"a median of {median:.3g} over the non-zero voxels",
-        expected="an ADC map of the brain, about 1e-3 mm2/s, in mm2/s, 1e-3 mm2/s or 1e-6 mm2/s",
+        expected="an ADC map of the brain, about 1e-3 mm2/s, in m2/s, mm2/s, 1e-3 mm2/s or 1e-6 mm2/s",
         fix="This may be no ADC map; if it is one, bring it to 1e-6 mm2/s and set converter_options.adc_unit to false.",
     )
 

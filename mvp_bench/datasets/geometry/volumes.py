@@ -179,6 +179,15 @@ def write_volume(path: Path, data: NDArray, grid: Grid) -> None:
         nib.save(image, temporary)
 
 
+def without_nan(data: NDArray) -> tuple[NDArray, int]:
+    """The values with 0 in place of NaN, and how many there were."""
+    if data.dtype.kind != "f":
+        return data, 0
+    nan = np.isnan(data)
+    count = int(np.count_nonzero(nan))
+    return (np.where(nan, np.zeros((), data.dtype), data) if count else data), count
+
+
 def whole_numbers(path: Path, data: NDArray) -> tuple[NDArray[np.integer], bool]:
     """Label values as integers, and whether any had to be rounded.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,8 +12,16 @@ import xxhash
 from numpy.typing import NDArray
 
 from mvp_bench.config.groups import CheckConfig
+from mvp_bench.datasets.geometry.intensities import Mend, judge
 from mvp_bench.datasets.geometry.perceptual import perceptual_hash
-from mvp_bench.datasets.geometry.volumes import Grid, Volume, grid_difference, read_volume, whole_numbers
+from mvp_bench.datasets.geometry.volumes import (
+    Grid,
+    Volume,
+    grid_difference,
+    read_volume,
+    whole_numbers,
+    without_nan,
+)
 from mvp_bench.datasets.integrity.head import CoarseImage, coarse_image, label_is_mirrored, mirrored_images, skull_of
 from mvp_bench.datasets.integrity.report import CaseFacts, FileFacts
 from mvp_bench.datasets.schema import Case
@@ -26,6 +34,8 @@ LABEL = "label"
 HASHED = ("t1", "t1c", "flair", "t2", "dwi", "adc", "pd", "mra", "t1ir")
 """Modalities in the order in which they are chosen for perceptual hashes."""
 HASHES_PER_CASE = 2
+NAN_OPTION = " (--nan-background reads NaN as background, and lists the file)"
+"""Added to what is expected, where only NaN stands in the way."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +43,13 @@ class Checked:
     """What the check of one case found.
 
     Attributes:
-        rewrite: roles whose files must be written anew: nnU-Net refuses a fourth dimension of length 1, would cut off
-            label values that are whole only after rounding, and believes other fields of a header that contradicts
-            itself.
+        rewrite: roles whose files must be written anew, and what is changed in their values: nnU-Net refuses a fourth
+            dimension of length 1, would cut off label values that are whole only after rounding, believes other fields
+            of a header that contradicts itself, and cannot normalise images with a few values far from all others.
     """
 
     facts: CaseFacts
-    rewrite: tuple[str, ...] = ()
+    rewrite: dict[str, Mend] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,14 @@ class CheckJob:
         case: with absolute paths.
         labels: the card's.
         failed: role -> why its file could not be made.
+        nan_background: whether files with NaN are to be written anew, instead of being faulty.
     """
 
     case: Case
     labels: dict[str, int]
     failed: dict[str, str]
     config: CheckConfig
+    nan_background: bool = False
 
 
 def case_roles(case: Case) -> dict[str, str]:
@@ -77,7 +89,7 @@ class _Findings:
     files: dict[str, FileFacts] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    rewrite: list[str] = field(default_factory=list)
+    rewrite: dict[str, Mend] = field(default_factory=dict)
     label_voxels: dict[int, int] = field(default_factory=dict)
     reference: tuple[Grid, str] | None = None
     coarse: dict[str, CoarseImage] = field(default_factory=dict)
@@ -105,15 +117,17 @@ def check_case(job: CheckJob) -> Checked:
             findings.warnings.append(f"{path.name}: {volume.doubts}")
         _check_grid(path, volume, findings)
         facts = _file_facts(path, volume)
+        data, unread = without_nan(volume.data) if job.nan_background else (volume.data, 0)
+        volume = replace(volume, data=data)
+        if volume.squeezed or volume.flaws or unread:
+            findings.rewrite[role] = Mend()
         if role == LABEL:
             _check_label(path, volume, job.labels, findings)
-        elif _check_image(path, volume, findings) and _may_hold_a_head(volume.grid, job.config):
+        elif _check_image(role, path, volume, findings) and _may_hold_a_head(volume.grid, job.config):
             hashed = role in hashed_roles(job.case)
             text = perceptual_hash(volume.data, volume.grid.affine) if hashed else ""
             facts = facts.model_copy(update={"skull": skull_of(_coarse(role, volume, findings)), "perceptual": text})
         findings.files[role] = facts
-        if (volume.squeezed or volume.flaws) and role not in findings.rewrite:
-            findings.rewrite.append(role)
     if not findings.faults:
         _check_flips(findings)
     return Checked(
@@ -125,23 +139,32 @@ def check_case(job: CheckJob) -> Checked:
             faults=tuple(findings.faults),
             warnings=tuple(findings.warnings),
         ),
-        tuple(findings.rewrite),
+        findings.rewrite,
     )
 
 
-def _check_image(path: Path, volume: Volume, findings: _Findings) -> bool:
-    """Whether the image shows something."""
+def _check_image(role: str, path: Path, volume: Volume, findings: _Findings) -> bool:
+    """Whether the image shows something as it is, after normalisation too."""
     finite = np.isfinite(volume.data)
     if not finite.all():
         count = int(finite.size - np.count_nonzero(finite))
         where = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape))
         text = f"{count} voxels that are NaN or infinite, the first at index {where}"
-        findings.fault(path, text, "finite numbers")
+        nan = np.count_nonzero(np.isnan(volume.data)) == count
+        findings.fault(path, text, f"finite numbers{NAN_OPTION if nan else ''}")
         return False
-    if (value := volume.data.flat[0]) == volume.data.min() == volume.data.max():
-        findings.fault(path, f"{value:g} in every voxel", "an image")
+    low, high = volume.data.min(), volume.data.max()
+    if low == high:
+        findings.fault(path, f"{high:g} in every voxel", "an image")
         return False
-    return True
+    if volume.data.dtype.kind == "i" and low == np.iinfo(volume.data.dtype).min:
+        findings.warnings.append(f"{path.name}: reaches {low}, the end of its type: values may have wrapped around")
+    problems, mend = judge(volume.data, findings.config)
+    for problem in problems:
+        findings.fault(path, problem, "values that can be normalised, see --check.* in the help")
+    if mend.done:
+        findings.rewrite[role] = mend
+    return not problems and not mend.done  # what is written anew is checked again
 
 
 def _coarse(role: str, volume: Volume, findings: _Findings) -> CoarseImage:
@@ -189,7 +212,8 @@ def _check_label(path: Path, volume: Volume, labels: Mapping[str, int], findings
     try:
         values, rounded = whole_numbers(path, volume.data)
     except InputError as error:
-        findings.faults.append(error.fault)
+        nan = volume.data.dtype.kind == "f" and np.isnan(volume.data).any()
+        findings.faults.append(error.fault + (NAN_OPTION if nan else ""))
         return
     found, counts = np.unique(values, return_counts=True)
     declared = set(labels.values())
@@ -205,7 +229,7 @@ def _check_label(path: Path, volume: Volume, labels: Mapping[str, int], findings
         _coarse(LABEL, volume, findings)
     findings.label_voxels = {int(v): int(n) for v, n in zip(found, counts, strict=True) if v != 0}
     if rounded:
-        findings.rewrite.append(LABEL)
+        findings.rewrite[LABEL] = Mend()
 
 
 def _file_facts(path: Path, volume: Volume) -> FileFacts:
@@ -235,8 +259,9 @@ def voxel_hash(data: NDArray, affine: NDArray[np.float64]) -> str:
     """
     ras = nib.orientations.apply_orientation(data, nib.io_orientation(affine))
     digest = xxhash.xxh3_128(repr(ras.shape).encode())
-    for plane in np.moveaxis(ras, 2, 0):  # plane by plane: no second copy of the volume
-        digest.update(np.ascontiguousarray(plane.T, dtype=np.float32) + np.float32(0))  # -0 becomes 0
+    with np.errstate(over="ignore"):  # what single precision cannot hold is a fault, found elsewhere
+        for plane in np.moveaxis(ras, 2, 0):  # plane by plane: no second copy of the volume
+            digest.update(np.ascontiguousarray(plane.T, dtype=np.float32) + np.float32(0))  # -0 becomes 0
     return digest.hexdigest()
 
 

@@ -28,19 +28,25 @@ def check_cases(
     config: CheckConfig,
     journal: Journal,
     failed: Mapping[str, str] | None = None,
+    nan_background: bool = False,
 ) -> dict[str, Checked]:
     """Read and check all cases, several at a time; those that the journal holds are not read again.
 
     Per file: can be read to its end (check sum of the gzip stream included), three-dimensional, finite, not one value
-    everywhere. Per case: one grid (shape, and corners within ``config.grid_tolerance`` voxels). Masks: whole numbers
-    among the card's labels. Implausible spacings and extents, and suspected left-right flips, are warnings.
+    everywhere, and an image still after nnU-Net's normalisation. Per case: one grid (shape, and corners within
+    ``config.grid_tolerance`` voxels). Masks: whole numbers among the card's labels. Implausible spacings and extents,
+    and suspected left-right flips, are warnings.
 
     Args:
         cases: with absolute paths.
         failed: files that could not be made -> why.
+        nan_background: whether files with NaN are to be written anew, instead of being faulty.
     """
     names = list(cases)
-    jobs = [CheckJob(cases[name], card.labels, _failed_roles(cases[name], failed or {}), config) for name in names]
+    jobs = [
+        CheckJob(cases[name], card.labels, _failed_roles(cases[name], failed or {}), config, nan_background)
+        for name in names
+    ]
     keys = [
         step_key([name, job.failed, case_roles(job.case)], [Path(path) for path in case_roles(job.case).values()])
         for name, job in zip(names, jobs, strict=True)

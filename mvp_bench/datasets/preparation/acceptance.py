@@ -10,6 +10,8 @@ from typing import cast
 
 from mvp_bench.config.groups import PreparationConfig
 from mvp_bench.datasets.geometry.derive import Derived
+from mvp_bench.datasets.geometry.intensities import Mend
+from mvp_bench.datasets.integrity.case_check import case_roles
 from mvp_bench.datasets.integrity.cases import LABEL, check_cases, empty_regions
 from mvp_bench.datasets.integrity.duplicates import find_duplicates, with_duplicates
 from mvp_bench.datasets.integrity.report import CaseFacts
@@ -85,35 +87,42 @@ def accept(bench: Workbench, conversion: Conversion) -> Accepted:
 
 def _checked(bench: Workbench, made: MadeCases) -> tuple[MadeCases, dict[str, CaseFacts]]:
     """The facts of all cases; files that nnU-Net could not read are written anew and checked again."""
-    check = bench.config.check
-    checked = check_cases(made.cases, bench.card, bench.pool, check, bench.journal, made.failed)
+    check, nan = bench.config.check, bench.config.nan_background
+    checked = check_cases(made.cases, bench.card, bench.pool, check, bench.journal, made.failed, nan)
     facts = {name: one.facts for name, one in checked.items()}
-    flawed = _flawed(made, {n: one.rewrite for n, one in checked.items() if not one.facts.faults}, bench.staging)
-    if flawed.cases:
+    rewrite = {name: one.rewrite for name, one in checked.items() if one.rewrite and not one.facts.faults}
+    if rewrite:
+        flawed = _flawed(made, rewrite, bench.staging)
         again = make_cases(flawed, bench.card, bench.source, bench.config, bench.pool, bench.journal)
         made = replace(made, cases=made.cases | again.cases, repairs=made.repairs + again.repairs)
         checked = check_cases(again.cases, bench.card, bench.pool, check, bench.journal, again.failed)
         facts |= {name: one.facts for name, one in checked.items()}
+    for name, mends in rewrite.items():
+        told = [f"{Path(case_roles(made.cases[name])[role]).name}: {m.done}" for role, m in mends.items() if m.done]
+        facts[name] = facts[name].model_copy(update={"warnings": (*facts[name].warnings, *told)})
     for name, warnings in made.warnings.items():
         facts[name] = facts[name].model_copy(update={"warnings": (*facts[name].warnings, *warnings)})
     return made, facts
 
 
-def _flawed(made: MadeCases, rewrite: Mapping[str, Sequence[str]], staging: Path) -> Conversion:
+def _flawed(made: MadeCases, rewrite: Mapping[str, Mapping[str, Mend]], staging: Path) -> Conversion:
     """Cases with files that the check could read and nnU-Net could not (see case_check.Checked), to be written anew."""
     cases: dict[str, Case] = {}
     derived: list[Derived] = []
-    for name in (name for name, roles in rewrite.items() if roles):
+    for name, mends in rewrite.items():
         case = made.cases[name]
         images = dict(case.images)
         label = case.label
-        for role in rewrite[name]:
+        for role, mend in mends.items():
             if role == LABEL:
                 item = Derived(Path(str(label)), staging / "labels" / f"{name}.nii.gz", "label")
                 label = str(item.target)
             else:
                 modality = cast(Modality, role)
-                item = Derived(Path(str(images[modality])), staging / "images" / f"{name}_{role}.nii.gz", "image")
+                source, target = Path(str(images[modality])), staging / "images" / f"{name}_{role}.nii.gz"
+                if source == target:  # made anew once; a file that both steps write would hide the second's work
+                    target = target.with_name(f"{name}_{role}_values.nii.gz")
+                item = Derived(source, target, "image", mend=mend)
                 images[modality] = str(item.target)
             derived.append(item)
         cases[name] = case.model_copy(update={"images": images, "label": label})

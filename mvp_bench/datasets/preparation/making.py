@@ -53,7 +53,7 @@ def make_cases(
         source: the release; what lies in it is called by its path below it.
     """
     derived = sorted(conversion.derived, key=lambda item: item.step)
-    make = partial(_make, check=config.check, registration=config.registration)
+    make = partial(_make, check=config.check, registration=config.registration, nan_background=config.nan_background)
     made = _make_all(derived, make, pool, journal, f"mend {card.name}")
     return _apply(conversion, derived, made, card, source)
 
@@ -107,9 +107,9 @@ def _apply(
     return result
 
 
-def _make(item: Derived, check: CheckConfig, registration: RegistrationConfig) -> Made:
+def _make(item: Derived, check: CheckConfig, registration: RegistrationConfig, nan_background: bool) -> Made:
     try:
-        return Made(outcomes=tuple(write_derived(item, check, registration)))
+        return Made(outcomes=tuple(write_derived(item, check, registration, nan_background)))
     except MachineError:
         raise
     except InputError as error:
