@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -19,14 +19,16 @@ from mvp_bench.config.fields import (
     group_of,
     hints_of,
     mark,
+    options_of,
     plain_type,
     within,
 )
-from mvp_bench.config.marks import Expert
+from mvp_bench.config.marks import Expert, Registered
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
-FLAGS = (tyro.conf.FlagCreatePairsOff,)
-"""How tyro reads switches: one option each, which turns off what is on by default and on what is off."""
+FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+"""How tyro reads switches (one option each, which turns off what is on by default, and on what is off) and calls
+what has no option."""
 
 
 def help_wanted(arguments: Sequence[str]) -> bool:
@@ -53,7 +55,8 @@ def print_help(prog: str, arguments: Sequence[str], *configs: Any, about: str) -
         ],
         frozen=True,
     )
-    hint = "" if everything else f"Options for experts are left out here; {HELP_ALL} shows them all."
+    hidden = any(option.expert for config in configs for option in options_of(type(config))) and not everything
+    hint = f"Options for experts are left out here; {HELP_ALL} shows them all." if hidden else ""
     about = "\n\n".join(text for text in (about, hint) if text)
     with contextlib.suppress(SystemExit):
         tyro.cli(all_of_it, args=["--help"], prog=prog, default=all_of_it(), description=about, config=FLAGS)
@@ -73,7 +76,8 @@ def _view(config: Any, everything: bool) -> Any:
                 shown.append((item.name, Annotated[type(inner), given], field(default=inner)))
             continue
         option = Option((item.name,), item.name, hint, texts.get(item.name, ""), False)
-        given = dataclasses.replace(given, help=effect_of(option, value), help_behavior_hint=_Default(hint))
+        given = dataclasses.replace(given, help=effect_of(option, value), help_behavior_hint=_Default(hint, value))
+        given = dataclasses.replace(given, metavar=metavar(hint, value) or given.metavar)
         shown.append((item.name, _with(hint, given), field(default=value)))
     if not shown:
         return None
@@ -83,22 +87,31 @@ def _view(config: Any, everything: bool) -> Any:
 
 
 class _Default:
-    """What stands behind an option's help: its default, and its range where that is one of numbers."""
+    """What stands behind an option's help: its default, where there is one, and its range, where it is of numbers."""
 
-    def __init__(self, hint: Any) -> None:
-        self._range = f"; {short_range(hint)}" if short_range(hint) else ""
-        self._switch = plain_type(hint) is bool
+    def __init__(self, hint: Any, value: Any) -> None:
+        known = "" if value in (None, "", ()) or plain_type(hint) is bool else "default: {}"
+        self._text = "; ".join(part for part in (known, short_range(hint)) if part)
 
     def __call__(self, value: str) -> str:
-        return "" if self._switch else f"(default: {value or 'none'}{self._range})"
+        return f"({self._text.format(value)})" if self._text else ""
 
 
 def short_range(hint: Any) -> str:
     """A range of numbers in few words; "" for other ranges."""
-    text = within(hint)
-    if "number" not in text:
-        return ""
-    return re.sub(r"^.*?(an? (whole )?number) ", "", text).removesuffix(" or None").removeprefix("of ")
+    found = re.search(r"\ba (?:whole )?number (.*)$", within(hint))
+    return found[1].removesuffix(" or None").removeprefix("of ") if found else ""
+
+
+def metavar(hint: Any, value: Any) -> str | None:
+    """What stands for an option's value in the help; None: what its type says."""
+    kinds = [part for part in get_args(plain_type(hint)) if part is not type(None)]
+    if any(mark(part, Registered) for part in (hint, *kinds)):
+        return "NAME"
+    if value is None and len(kinds) == 1:
+        parts = get_args(plain_type(kinds[0])) or kinds
+        return " ".join(plain_type(part).__name__.upper() for part in parts)
+    return None
 
 
 def _with(hint: Any, given: Any) -> Any:

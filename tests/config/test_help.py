@@ -13,7 +13,7 @@ from mvp_bench.config.defaults import defaults
 from mvp_bench.config.fields import Option, options_of, plain_type, within
 from mvp_bench.config.helping import print_help, short_range
 from mvp_bench.config.marks import EXPERT, Off
-from mvp_bench.config.ranges import Share
+from mvp_bench.config.ranges import Count, Encoder, Share
 from mvp_bench.config.verbs import BenchmarkConfig, PlanConfig, PrepareConfig, PretrainVerbConfig, WeightsConfig
 from mvp_bench.registry import METHODS
 
@@ -96,6 +96,10 @@ class Helped:
     """Share of something."""
     rare: Annotated[Share, EXPERT] = 0.5
     """Share of something that few ask for."""
+    maybe: Count | None = None
+    """Count of something. Default: what the data say."""
+    encoder: Encoder = "resenc-l"
+    """Encoder of something."""
     switch: Annotated[bool, Off("Something is not done.")] = True
     """Something that is done."""
 
@@ -111,6 +115,8 @@ def test_help_shows_ranges_and_what_switches_do(capsys: pytest.CaptureFixture[st
     assert "Share of something. (default: 0.5; from 0 to 1)" in text
     assert "--no-switch Something is not done." in text and "Something that is done" not in text
     assert "--rare" not in text and "--help-all" in text
+    assert "--maybe INT Count of something. Default: what the data say. (at least 1)" in text
+    assert "--encoder NAME Encoder of something. (default: resenc-l)" in text
 
 
 def test_options_for_experts_are_in_the_long_help(capsys: pytest.CaptureFixture[str]) -> None:
