@@ -210,7 +210,7 @@ def test_an_impossible_table_is_not_written(cells, planted: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows.__setitem__("probability", 0.55), "1.1"),
+        (lambda rows: rows.__setitem__("probability", 1.1 / rows["target"].nunique()), "1.1"),
         (lambda rows: rows.__setitem__("probability", rows["probability"] * np.nan), "empty probability"),
         (lambda rows: rows.__setitem__("predicted", "AD"), "most probable"),
         (lambda rows: rows.__setitem__("truth", "FTD"), "FTD"),
