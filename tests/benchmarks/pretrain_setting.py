@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from mvp_bench.config.groups import PretrainConfig, RuntimeConfig
-from mvp_bench.planning.preprocess import blosc2_layout
-from mvp_bench.planning.store import INDEX
+from mvp_bench.identity import checksum_file
+from mvp_bench.planning.preprocess import save_array
+from mvp_bench.planning.store import INDEX, entry_file
 from mvp_bench.pretraining.methods.brainmvp import BrainMvpOptions
+from mvp_bench.sealed import write_sealed
 
 MODALITIES = ("flair", "t1", "t1c", "t2", "mra", "pd", "dwi", "adc")
 """One template each."""
@@ -46,7 +47,7 @@ class Setting:
         """The training loop, that of the preset in so few steps."""
         loop = {k: v for k, v in BrainMvpOptions.loops()["paper"].items() if k not in ("encoder", "spacing")}
         size = {"steps": self.all_steps, "batch_size": self.batch, "patch_size": (self.patch,) * 3}
-        return PretrainConfig(**{**loop, **size, "method": "brainmvp", "workers": 0})
+        return PretrainConfig(**{**loop, **size, "method": "brainmvp", "loaders": 0})
 
     def options(self) -> BrainMvpOptions:
         """The preset's losses, every one on."""
@@ -76,9 +77,6 @@ def content_box(inside: np.ndarray) -> np.ndarray:
 
 def write_cases(folder: Path, setting: Setting) -> None:
     """``nifti/<case>/<modality>.nii.gz``, and the store that nnU-Net's preprocessing would make of them."""
-    import blosc2
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
     entries = {}
     for number in range(setting.batch):
         case = f"case{number:03d}"
@@ -92,20 +90,10 @@ def write_cases(folder: Path, setting: Setting) -> None:
         data = np.zeros((len(MODALITIES), *cut.shape[1:]), np.float32)
         for channel, (image, mask) in enumerate(zip(cut, brain, strict=True)):
             data[channel][mask] = (image[mask] - image[mask].mean()) / image[mask].std()
-        seg = np.zeros((1, *cut.shape[1:]), np.int16)
-        blocks, chunks = blosc2_layout(data, (setting.patch,) * 3)
-        (folder / "store" / INDEX).parent.mkdir(parents=True, exist_ok=True)
-        nnUNetDatasetBlosc2.save_case(
-            data,
-            seg,
-            {},
-            str(folder / "store" / case),
-            chunks=chunks,
-            blocks=blocks,
-            chunks_seg=chunks,
-            blocks_seg=blocks,
-            filters=[blosc2.Filter.SHUFFLE],
-        )
+        store, name = folder / "store", f"{case}.b2nd"
+        store.mkdir(parents=True, exist_ok=True)
+        save_array(store / name, data, (setting.patch,) * 3)
+        write_sealed(entry_file(store, case), {"key": "", "files": {name: checksum_file(store / name)}})
         affine = np.eye(4)
         affine[:3, 3] = box[:, 0]
         entries[case] = {
@@ -115,5 +103,5 @@ def write_cases(folder: Path, setting: Setting) -> None:
             "affine": affine.tolist(),
             "class": None,
         }
-    index = {"spacing": [1.0, 1.0, 1.0], "modalities": MODALITIES, "cases": entries, "hash": ""}
-    (folder / "store" / INDEX).write_text(json.dumps(index))
+    index = {"spacing": [1.0, 1.0, 1.0], "modalities": MODALITIES, "cases": entries, "key": ""}
+    write_sealed(folder / "store" / INDEX, index)

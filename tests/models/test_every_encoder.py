@@ -51,7 +51,7 @@ def one_thread() -> Any:
 FEWER: dict[tuple[str, str], dict[str, Any]] = {
     ("voco", "swinunetr-smoke"): {"grid": (2, 1, 1), "targets": 3},
     ("pcrlv2", "swinunetr-smoke"): {"local_crops": 1},
-    ("simclr", "swinunetr-smoke"): {"crop": 1.0},
+    ("simclr", "swinunetr-smoke"): {"crop_edge": 1.0},
 }
 """Crops are no smaller than two voxels of the deepest map: 64^3 there."""
 
