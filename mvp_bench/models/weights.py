@@ -186,13 +186,7 @@ def initialise_encoder(
     with torch.no_grad():
         for name, value in values.items():
             targets[name].copy_(value)
-    return LoadReport(
-        tuple(name for name, value in values.items() if value is sources[name]),
-        tuple(name for name, value in values.items() if value is not sources[name]),
-        tuple(name for name in names if name in left_fresh),
-        sum(v.numel() for v in values.values()),
-        sum(targets[n].numel() for n in names),
-    )
+    return _load_report(sources, values, targets, [name for name in names if name in left_fresh])
 
 
 def _by_first_name(
@@ -228,6 +222,17 @@ def _matched(
         else:
             values[name] = source
     return values, problems
+
+
+def _load_report(sources: State, values: State, targets: Mapping[str, torch.Tensor], new: Sequence[str]) -> LoadReport:
+    """The fate of every tensor; one that was copied as it came is the very tensor of the file."""
+    return LoadReport(
+        tuple(name for name, value in values.items() if value is sources[name]),
+        tuple(name for name, value in values.items() if value is not sources[name]),
+        tuple(new),
+        sum(value.numel() for value in values.values()),
+        sum(targets[name].numel() for name in [*values, *new]),
+    )
 
 
 def adapt_stem(
