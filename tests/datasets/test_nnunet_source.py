@@ -254,8 +254,8 @@ def test_msd_prepared(workspace: Workspace, tmp_path: Path) -> None:
     card = Card.model_validate({**tumours().model_dump(), "split": {"scheme": "leave_one_out"}})
     top = decathlon(tmp_path / "Task01")
     for path in (top / "imagesTr").iterdir():  # constant images are faults
-        data = voxels(path).copy()
-        data[2:5, 2:5, 2:5] += np.random.default_rng(int(path.name[6:9])).normal(size=(3, 3, 3, 2))
+        data = voxels(path)
+        data = data + np.random.default_rng(int(path.name[6:9])).normal(size=data.shape)
         save(path, data)
     block = prepare_dataset(workspace, card, source=top / "dataset.json")
     assert len(block.cases) == 2 and block.cases["BRATS_001"].images["t1"] == "images/BRATS_001_t1.nii.gz"
